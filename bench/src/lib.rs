@@ -1,0 +1,1 @@
+//! Flagstone measured beside its peers.

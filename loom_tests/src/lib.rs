@@ -1,0 +1,1 @@
+//! Loom models over the public protocols of the layers below.

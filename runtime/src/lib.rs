@@ -1,0 +1,1 @@
+//! The crate that users add: facade over the layers below and their Tokio integration.

@@ -1,0 +1,3 @@
+//! The `flagstone` binary.
+
+fn main() {}

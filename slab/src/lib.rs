@@ -1,0 +1,3 @@
+//! Sharded slab allocator.
+
+pub mod stats;

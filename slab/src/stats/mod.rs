@@ -1,0 +1,9 @@
+//! Statistics of a heap: the snapshot model that every exporter reads.
+
+mod snapshot;
+
+pub use snapshot::{
+    ByteTotals, ClassSnapshot, FALLBACK_BOUNDS, FallbackSnapshot, HeapSnapshot, LockSite,
+    LockSnapshot, PurgeReport, RemoteSnapshot, ScavengeReport, SegmentSnapshot, ShardSnapshot,
+    ShardState, TierSnapshot,
+};

@@ -1,0 +1,1 @@
+//! One coherent snapshot of a heap, as Prometheus text and as JSON.
