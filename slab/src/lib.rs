@@ -1,3 +1,50 @@
-//! Sharded slab allocator.
+//! Sharded slab allocator for long-running async servers.
+//!
+//! Owns size classes, segments, slabs, shards, buckets, the fallback tier and their statistics. Each
+//! thread allocates from a *shard* of its own without locks or atomic read-modify-writes; a block
+//! freed on another thread travels back to its shard in a batch; every byte is accounted for.
+//!
+//! ```text
+//! GlobalAlloc ─ heap ─┬─ shard (fast path, lists, inbox, outbox, lease)
+//!                     ├─ bucket (lock-protected tier, counted lock)
+//!                     ├─ pool (segments, decay)            port (Backing)
+//!                     └─ fallback (mappings of their own)
+//! layout (classes, segment, slab, links)   os (pages, clocks)   sync, counter
+//! ```
+//!
+//! The way of a block, the protocols and the promises are in `docs/ARCHITECTURE.md`; who may touch
+//! what, and when, in `docs/invariants/heap.md`.
+//!
+//! Under `--cfg flagstone_loom` only the lock-free protocols are compiled, over loom's types, for
+//! the models in `loom_tests/`.
 
+mod counter;
+mod lock;
+mod sync;
+
+#[cfg(not(flagstone_loom))]
+mod bucket;
+#[cfg(not(flagstone_loom))]
+mod heap;
+#[cfg(not(flagstone_loom))]
+mod layout;
+#[cfg(not(flagstone_loom))]
+mod os;
+#[cfg(not(flagstone_loom))]
+pub mod port;
+mod shard;
 pub mod stats;
+#[cfg(not(flagstone_loom))]
+pub mod thread;
+
+#[cfg(not(flagstone_loom))]
+pub use heap::{Flagstone, Heap};
+
+/// The protocols that `loom_tests/` checks. Not part of the interface.
+#[cfg(flagstone_loom)]
+#[doc(hidden)]
+#[allow(missing_docs, reason = "seen by models only")]
+pub mod model {
+    pub use crate::shard::inbox::{Inbox, Post};
+    pub use crate::shard::lease::{Lease, LeaseWord, Take, Unpark};
+}

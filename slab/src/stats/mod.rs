@@ -1,5 +1,7 @@
 //! Statistics of a heap: the snapshot model that every exporter reads.
 
+#[cfg(not(flagstone_loom))]
+mod collect;
 mod snapshot;
 
 pub use snapshot::{

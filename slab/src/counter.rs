@@ -1,0 +1,119 @@
+//! Telemetry counters: written by one thread at a time, read by anyone, guarding nothing.
+//!
+//! Owns the single-writer counter types. The writer is whoever has exclusive use of the structure
+//! around the counter (a shard's lease, a held lock), so an increment is a plain load, add and
+//! store, never an atomic read-modify-write. Readers may see a value a few operations old; they
+//! never see a torn one. These use `std` atomics outside the `sync` facade on purpose (see there).
+
+#![allow(clippy::disallowed_types, reason = "telemetry counters stay outside the facade")]
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// A 64-bit single-writer counter.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Any thread. Relaxed: the value stands for itself and orders nothing.
+    #[inline(always)]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The writer only.
+    #[inline(always)]
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The writer only. Wraps, after some centuries.
+    #[inline(always)]
+    pub(crate) fn add(&self, n: u64) {
+        self.set(self.get().wrapping_add(n));
+    }
+
+    /// The writer only. Like [`add`](Self::add), for a counter that promises never to be ahead of
+    /// one written before it.
+    ///
+    /// Release pairs with [`get_before`](Self::get_before): a reader that sees this increment also
+    /// sees the earlier counter's; a reader that does not may see either.
+    pub(crate) fn add_after(&self, n: u64) {
+        self.0.store(self.get().wrapping_add(n), Ordering::Release);
+    }
+
+    /// Reads a counter that must not appear ahead of one that is read after it.
+    /// Acquire pairs with [`add_after`](Self::add_after).
+    pub(crate) fn get_before(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// The writer only. Keeps the larger of the value and `seen`.
+    pub(crate) fn raise_to(&self, seen: u64) {
+        if seen > self.get() {
+            self.set(seen);
+        }
+    }
+
+    /// The writer only. For gauges that this type also carries.
+    pub(crate) fn sub(&self, n: u64) {
+        self.set(self.get().wrapping_sub(n));
+    }
+}
+
+/// A 64-bit counter with several writers; for slow paths only.
+#[derive(Debug, Default)]
+pub(crate) struct SharedCounter(AtomicU64);
+
+impl SharedCounter {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Keeps the larger of the value and `seen`, whoever else writes.
+    pub(crate) fn raise_to(&self, seen: u64) {
+        // The load spares the line when there is nothing to raise, the common case.
+        if seen > self.get() {
+            self.0.fetch_max(seen, Ordering::Relaxed);
+        }
+    }
+
+    /// Replaces the value: a window that starts anew, or a setting.
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// A 32-bit figure that its one writer changes and statistics readers look at.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct Figure(AtomicU32);
+
+impl Figure {
+    pub(crate) const fn new(value: u32) -> Self {
+        Self(AtomicU32::new(value))
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The writer only.
+    #[inline(always)]
+    pub(crate) fn set(&self, value: u32) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,132 @@
+//! The global allocator: `GlobalAlloc` over the global heap.
+//!
+//! Owns no state. Nothing here allocates through itself, panics, or waits but for the short locks of
+//! the slow paths; out of memory is a null pointer.
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::ptr;
+
+use super::{Heap, local};
+use crate::layout::{Block, HeapId, LARGEST, class_info, class_of_layout};
+use crate::shard::Freed;
+
+/// The allocator to name in `#[global_allocator]` (requirement P1).
+///
+/// ```
+/// use flagstone_slab::Flagstone;
+///
+/// #[global_allocator]
+/// static ALLOCATOR: Flagstone = Flagstone::new();
+///
+/// let text = String::from("from a shard");
+/// assert!(flagstone_slab::Heap::global().usable_size(text.as_ptr()).is_some());
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flagstone;
+
+impl Flagstone {
+    /// The allocator. It has no state of its own: the global heap is a static.
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+// SAFETY: blocks are exclusive until freed (rules S1, H1), at least as large as asked because
+// `class_of_layout` finds a class that holds the size, aligned because of the property it documents;
+// fallback blocks are mapped for the layout. No method unwinds.
+unsafe impl GlobalAlloc for Flagstone {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let Some(class) = class_of_layout(layout.size(), layout.align()) else {
+            return Heap::global().alloc_fallback(layout);
+        };
+        // SAFETY: the thread's shard or the sentinel; the class is one of the table's.
+        let block = unsafe { local::shard().alloc_fast(class) };
+        if block.is_null() { Heap::global().alloc_slow(class) } else { block }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, _layout: Layout) {
+        let shard = local::shard();
+        // SAFETY: the thread's shard or the sentinel; the caller gives the block up.
+        unsafe {
+            match shard.free_fast(HeapId::GLOBAL, block) {
+                Freed::Done => {}
+                Freed::Emptied(slab) => Heap::global().emptied(shard, slab),
+                Freed::Elsewhere => Heap::global().free_slow(block),
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's contract.
+        let block = unsafe { self.alloc(layout) };
+        // Fallback blocks are fresh pages, which are zeros already.
+        if !block.is_null() && class_of_layout(layout.size(), layout.align()).is_some() {
+            // SAFETY: the block holds at least the layout's size.
+            unsafe { ptr::write_bytes(block, 0, layout.size()) };
+        }
+        block
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let new_class = class_of_layout(new_size, layout.align());
+        if new_class.is_some() && new_class == class_of_layout(layout.size(), layout.align()) {
+            return block;
+        }
+        // SAFETY: the caller's contract.
+        unsafe { self.realloc_slow(block, layout, new_size) }
+    }
+}
+
+impl Flagstone {
+    /// # Safety
+    /// As `GlobalAlloc::realloc`.
+    #[cold]
+    unsafe fn realloc_slow(&self, block: Block, layout: Layout, new_size: usize) -> Block {
+        let heap = Heap::global();
+        let class = class_of_layout(layout.size(), layout.align());
+        let fallback = class.is_none();
+        if fallback && (new_size > LARGEST || class_of_layout(new_size, layout.align()).is_none()) {
+            // SAFETY: the layout says that this is a fallback block.
+            let moved = unsafe {
+                heap.fallback.resize(
+                    block,
+                    layout.align(),
+                    new_size,
+                    heap.id,
+                    heap.backing,
+                    &heap.threshold,
+                )
+            };
+            if let Some(moved) = moved {
+                return moved;
+            }
+        }
+        if let Some(class) = class {
+            // Shrinking by less than half stays: the copy would cost more than the rest is worth.
+            let bytes = class_info(class).block_bytes as usize;
+            if new_size <= bytes && new_size >= bytes / 2 {
+                return block;
+            }
+        }
+        // SAFETY: the caller's contract gives a valid layout; both blocks hold the smaller size and
+        // are distinct.
+        unsafe {
+            let Ok(new_layout) = Layout::from_size_align(new_size, layout.align()) else {
+                return ptr::null_mut();
+            };
+            let new = self.alloc(new_layout);
+            if !new.is_null() {
+                ptr::copy_nonoverlapping(block, new, layout.size().min(new_size));
+                self.dealloc(block, layout);
+                if fallback {
+                    heap.fallback.count_copied_resize(&heap.threshold);
+                }
+            }
+            new
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The calling thread and its shard of the global heap.
+//!
+//! Owns the thread-local pointer. Protocol: `shard` is what the fast paths use: the thread's leased
+//! shard or the sentinel. `home` is the shard the thread parked and may take back. A thread leases on
+//! its first slow path and gives back when it ends (`Phase::Ended`: later calls, from destructors that
+//! run after ours, use the bucket tier and post single frees).
+//!
+//! The cell is a `const` thread-local without a destructor: in an executable, reading it is one load
+//! relative to the thread pointer.
+
+use std::cell::Cell;
+use std::ptr;
+
+use super::Heap;
+use crate::os;
+use crate::shard::lease::Unpark;
+use crate::shard::{SENTINEL, Shard};
+
+thread_local! {
+    static LOCAL: Local = const {
+        Local {
+            shard: Cell::new(&raw const SENTINEL),
+            home: Cell::new(ptr::null()),
+            phase: Cell::new(Phase::Running),
+        }
+    };
+}
+
+struct Local {
+    shard: Cell<*const Shard>,
+    home: Cell<*const Shard>,
+    phase: Cell<Phase>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// May lease. Nobody will be told when the thread ends.
+    Running,
+    /// May lease; the exit hook is set.
+    Armed,
+    /// The exit hook has run.
+    Ended,
+}
+
+/// The thread's shard, or the sentinel.
+#[inline(always)]
+pub(crate) fn shard() -> &'static Shard {
+    LOCAL.with(|local| {
+        // SAFETY: the cell holds the sentinel or a leased shard; neither is ever freed.
+        unsafe { &*local.shard.get() }
+    })
+}
+
+/// The thread's shard after all that can be done to have one: leases one, takes the parked one back.
+/// `None` while the scavenger has it, when every shard is taken, and after the thread's end.
+#[cold]
+#[inline(never)]
+pub(crate) fn acquire() -> Option<&'static Shard> {
+    LOCAL.with(|local| {
+        let shard = shard();
+        if !shard.is_sentinel() {
+            return Some(shard);
+        }
+        // SAFETY: as in `shard`.
+        if let Some(home) = unsafe { local.home.get().as_ref() } {
+            if home.lease.try_unpark() == Unpark::Claimed {
+                return None;
+            }
+            local.shard.set(home);
+            return Some(home);
+        }
+        if local.phase.get() == Phase::Ended {
+            return None;
+        }
+        // The hook first: a shard leased without it would stay leased when the thread is gone.
+        // Arming may allocate on some systems, through us: then the nested call finds the phase
+        // set and goes on.
+        if local.phase.replace(Phase::Armed) == Phase::Running && !os::arm_thread_exit(on_exit) {
+            local.phase.set(Phase::Ended);
+            return None;
+        }
+        let heap = Heap::global();
+        let shard = heap.shards.lease(heap.key(), heap.backing, &heap.threshold)?;
+        local.home.set(shard);
+        local.shard.set(shard);
+        Some(shard)
+    })
+}
+
+/// Steps back from the shard, which may be taken back later. See [`crate::thread::park`].
+pub(crate) fn park() {
+    LOCAL.with(|local| {
+        let shard = shard();
+        if shard.is_sentinel() {
+            return;
+        }
+        Heap::global().settle(shard);
+        local.shard.set(Shard::sentinel());
+        shard.counters.parks.add(1);
+        shard.resting_since.set(os::coarse_millis());
+        shard.lease.park();
+    })
+}
+
+/// Gives the shard back, leased or parked. See [`crate::thread::give_back`].
+pub(crate) fn give_back() {
+    LOCAL.with(|local| {
+        let shard = shard();
+        if !shard.is_sentinel() {
+            let heap = Heap::global();
+            heap.settle(shard);
+            // SAFETY: the thread has the lease until the end of this function.
+            unsafe { heap.return_empty_slabs(shard) };
+            local.shard.set(Shard::sentinel());
+            shard.resting_since.set(os::coarse_millis());
+        }
+        // SAFETY: as in `shard`.
+        if let Some(home) = unsafe { local.home.replace(ptr::null()).as_ref() } {
+            home.lease.give_back();
+        }
+    })
+}
+
+extern "C" fn on_exit(_: *mut libc::c_void) {
+    give_back();
+    LOCAL.with(|local| local.phase.set(Phase::Ended));
+}

@@ -1,0 +1,193 @@
+//! The heap: segments, shards, buckets and fallback put together.
+//!
+//! Owns the composition: which tier serves a request, and in which order a shard looks for blocks.
+//! The order of locks is: any one of them alone; none is taken while another is held.
+//!
+//! * [`refill`]: allocation beyond the fast path; [`release`]: free beyond it.
+//! * [`pool`]: segments and free slices; [`fallback`]: mappings of their own; [`shards`]: the list.
+//! * [`local`]: the calling thread's shard of the global heap; [`global`]: `GlobalAlloc`.
+//! * [`scavenge`]: memory comes back from shards whose threads sleep or are gone.
+
+mod fallback;
+mod global;
+pub(crate) mod local;
+mod pool;
+mod refill;
+mod release;
+mod scavenge;
+mod shards;
+
+use std::time::Duration;
+
+pub use global::Flagstone;
+
+use crate::bucket::Bucket;
+use crate::counter::SharedCounter;
+use crate::layout::{CLASSES, HeapId, LinkKey, MAX_CLASSES, class_info};
+use crate::lock::ContentionThreshold;
+use crate::os;
+use crate::port::{Backing, OsPages};
+use crate::sync::{AtomicUsize, Ordering};
+use fallback::Fallback;
+use pool::Pool;
+use shards::ShardList;
+
+/// Milliseconds that free pages stay populated, unless configured.
+const DECAY_MILLIS: u64 = 1_000;
+/// Most shards of a heap; past it threads share the bucket tier.
+const MAX_SHARDS: u32 = 1_024;
+
+/// A heap. [`Heap::global`] is the one behind [`Flagstone`].
+pub struct Heap {
+    id: HeapId,
+    name: &'static str,
+    key: AtomicUsize,
+    backing: &'static dyn Backing,
+    pub(crate) pool: Pool,
+    pub(crate) buckets: [Bucket; MAX_CLASSES],
+    pub(crate) fallback: Fallback,
+    pub(crate) shards: ShardList,
+    pub(crate) threshold: ContentionThreshold,
+    decay_millis: SharedCounter,
+    pub(crate) high_water: [SharedCounter; MAX_CLASSES],
+    pub(crate) window_high_water: [SharedCounter; MAX_CLASSES],
+    /// Posts by threads without a shard: blocks and batches, each a batch.
+    pub(crate) unsharded_posts: SharedCounter,
+    pub(crate) failures: SharedCounter,
+    /// Slabs that shards brought back through scavenging, for reports.
+    pub(crate) scavenges: SharedCounter,
+}
+
+static GLOBAL: Heap = Heap::new(HeapId::GLOBAL, "global", &OsPages);
+
+impl Heap {
+    const fn new(id: HeapId, name: &'static str, backing: &'static dyn Backing) -> Self {
+        Self {
+            id,
+            name,
+            key: AtomicUsize::new(0),
+            backing,
+            pool: Pool::new(),
+            buckets: [const { Bucket::new() }; MAX_CLASSES],
+            fallback: Fallback::new(),
+            shards: ShardList::new(MAX_SHARDS),
+            threshold: ContentionThreshold::new(),
+            decay_millis: SharedCounter::new(),
+            high_water: [const { SharedCounter::new() }; MAX_CLASSES],
+            window_high_water: [const { SharedCounter::new() }; MAX_CLASSES],
+            unsharded_posts: SharedCounter::new(),
+            failures: SharedCounter::new(),
+            scavenges: SharedCounter::new(),
+        }
+    }
+
+    /// The heap behind the global allocator [`Flagstone`]. It exists whether or not the program
+    /// uses that; without it, its figures stay zero.
+    pub fn global() -> &'static Heap {
+        &GLOBAL
+    }
+
+    /// The heap's name, as metrics and reports show it.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Sets how long free pages stay populated before a scavenge or a slow path gives them back.
+    /// Zero gives them back at the next occasion. At most 24 days; longer means that.
+    pub fn set_decay(&self, decay: Duration) {
+        let millis = u64::try_from(decay.as_millis()).unwrap_or(u64::MAX).min(u64::from(MAX_DECAY));
+        // Stored plus one: zero is the default, so that the heap can live in a zeroed static.
+        self.decay_millis.set(millis + 1);
+    }
+
+    /// How long free pages stay populated; 1 s unless set.
+    pub fn decay(&self) -> Duration {
+        Duration::from_millis(u64::from(self.decay_millis()))
+    }
+
+    /// Sets the wait above which an acquisition of one of the heap's locks counts as contended;
+    /// zero brings the default of 1,000 ns back.
+    pub fn set_contention_threshold(&self, wait: Duration) {
+        self.threshold.set_nanos(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Starts a new high-water window: every class's window mark becomes its blocks in use now.
+    pub fn reset_window_high_water(&self) {
+        for class in 0..CLASSES {
+            self.window_high_water[class].set(self.class_in_use(class));
+        }
+    }
+
+    /// Bytes of blocks in use, at block size: over all classes and the fallback. Reads counters
+    /// only: no lock, no allocation; costs a few loads per shard and class in use.
+    pub fn live_bytes(&self) -> u64 {
+        let blocks = (0..CLASSES)
+            .filter(|&class| self.pool.class_slabs(class) > 0)
+            .map(|class| self.class_in_use(class) * u64::from(class_info(class).block_bytes));
+        blocks.sum::<u64>() + self.fallback.snapshot().live_bytes
+    }
+
+    /// Checks the written equations of the calling thread's shard; panics where
+    /// one does not hold. For tests: it walks every free list, and exists in debug builds only.
+    #[cfg(debug_assertions)]
+    pub fn debug_validate(&self) {
+        let shard = local::shard();
+        // SAFETY: the thread has the lease.
+        unsafe { shard.debug_validate() };
+    }
+
+    pub(crate) fn decay_millis(&self) -> u32 {
+        match self.decay_millis.get() {
+            0 => DECAY_MILLIS as u32,
+            stored => (stored - 1) as u32,
+        }
+    }
+
+    /// Blocks of a class in use, over all shards and the bucket.
+    pub(crate) fn class_in_use(&self, class: usize) -> u64 {
+        let (mut allocs, mut frees) =
+            (self.buckets[class].allocs.get(), self.buckets[class].frees.get());
+        for shard in self.shards.iter() {
+            let (a, f) = shard.class_counts(class);
+            allocs += a;
+            frees += f;
+        }
+        allocs.saturating_sub(frees)
+    }
+
+    /// Raises a class's high-water marks to its blocks in use now. Called where a current slab runs
+    /// out, so that a peak is missed by at most one slab's blocks per class and shard.
+    pub(crate) fn note_in_use(&self, class: usize) {
+        let room = self.pool.class_slabs(class) * u64::from(class_info(class).capacity);
+        // No more than all blocks of all slabs can be in use: below the mark there is nothing to
+        // look for, and the shards' counters stay in their owners' caches.
+        if room > self.high_water[class].get() || room > self.window_high_water[class].get() {
+            let in_use = self.class_in_use(class);
+            self.high_water[class].raise_to(in_use);
+            self.window_high_water[class].raise_to(in_use);
+        }
+    }
+
+    /// The key of the heap's free-list links, made on first use.
+    pub(crate) fn key(&self) -> LinkKey {
+        // Relaxed: the value stands for itself; whoever reads zero makes one and agrees by the
+        // exchange on the first that was made.
+        let key = self.key.load(Ordering::Relaxed);
+        if key != 0 {
+            return LinkKey(key);
+        }
+        let made = os::entropy() | 1;
+        match self.key.compare_exchange(0, made, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => LinkKey(made),
+            Err(other) => LinkKey(other),
+        }
+    }
+}
+
+const MAX_DECAY: u32 = i32::MAX as u32;
+
+impl std::fmt::Debug for Heap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Heap").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,110 @@
+//! Allocation beyond the fast path: where a shard, or a thread without one, finds its next block.
+//!
+//! Owns the order of the search (requirement D2: a shard miss collects, then tries the shard again,
+//! before it goes to the bucket): more of the current slab, a partly used slab, the inbox and then a
+//! partly used slab again, the bucket, a fresh slab. Everything here is cold; none of it allocates
+//! through the heap, panics, or waits but for the short locks of bucket and pool.
+
+use std::alloc::Layout;
+use std::ptr;
+
+use super::{Heap, local};
+use crate::layout::{Block, Owner};
+use crate::os;
+use crate::shard::Shard;
+
+impl Heap {
+    /// A block of a class when the thread's current slab has none; null when there is no memory.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn alloc_slow(&self, class: usize) -> Block {
+        match local::acquire() {
+            // SAFETY: the thread has the lease.
+            Some(shard) => unsafe { self.alloc_from(shard, class) },
+            None => self.alloc_from_bucket(class),
+        }
+    }
+
+    /// A block above the largest class or with stricter alignment than slabs give; null when there
+    /// is no memory. Zeroed.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn alloc_fallback(&self, layout: Layout) -> Block {
+        let block = self.fallback.alloc(layout, self.id, self.backing, &self.threshold);
+        if block.is_null() {
+            self.failures.add(1);
+        }
+        block
+    }
+
+    /// # Safety
+    /// The caller has the shard.
+    unsafe fn alloc_from(&self, shard: &'static Shard, class: usize) -> Block {
+        // SAFETY: the caller has the shard, for all calls below.
+        unsafe {
+            // Taken back from a parked shard, the current slab may well have blocks.
+            let block = shard.alloc_fast(class);
+            if !block.is_null() {
+                return block;
+            }
+            if shard.extend_current(class) {
+                return shard.alloc_fast(class);
+            }
+            shard.refills[class].add(1);
+            self.note_in_use(class);
+            if shard.outbox.is_old(os::coarse_millis()) {
+                self.post_outbox(shard);
+            }
+            let found = shard.next_current(class)
+                || (self.drain(shard) > 0 && shard.next_current(class))
+                || self.adopt_slab(shard, class);
+            if found {
+                return shard.alloc_fast(class);
+            }
+        }
+        self.failures.add(1);
+        ptr::null_mut()
+    }
+
+    /// Brings a slab from the bucket or the pool and makes it current.
+    ///
+    /// # Safety
+    /// The caller has the shard, whose class has no current slab.
+    unsafe fn adopt_slab(&self, shard: &'static Shard, class: usize) -> bool {
+        let owner = shard.owner();
+        // SAFETY: a slab that the bucket hands out under its lock is ours from then on (rule B1).
+        let slab = match self.buckets[class].take(owner, &self.threshold) {
+            Some(slab) => unsafe { &*slab },
+            None => {
+                let fresh = self.pool.take(class, owner, self.id, self.backing, &self.threshold);
+                let Some(fresh) = fresh else { return false };
+                fresh
+            }
+        };
+        // SAFETY: by contract, and the slab names this shard.
+        unsafe { shard.adopt(class, slab) };
+        true
+    }
+
+    /// A block for a thread without a shard.
+    fn alloc_from_bucket(&self, class: usize) -> Block {
+        let bucket = &self.buckets[class];
+        loop {
+            let block = bucket.alloc(self.key(), &self.threshold);
+            if !block.is_null() {
+                return block;
+            }
+            bucket.misses.add(1);
+            self.note_in_use(class);
+            let owner = Owner::BUCKET.full();
+            let fresh = self.pool.take(class, owner, self.id, self.backing, &self.threshold);
+            let Some(slab) = fresh else {
+                self.failures.add(1);
+                return ptr::null_mut();
+            };
+            // SAFETY: the fresh slab is ours; nobody else knows of it. Another thread may empty it
+            // before we come back to the lock: then the loop brings one more.
+            unsafe { bucket.put(slab, &self.threshold) };
+        }
+    }
+}

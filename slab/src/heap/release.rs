@@ -1,0 +1,286 @@
+//! Free beyond the fast path: full slabs, interior slices, other owners, the fallback; posting,
+//! draining and forwarding.
+//!
+//! Owns the routing of freed blocks. Protocol: a block goes to the owner that its slab's word names.
+//! The word may be stale by the time a chain arrives; whoever drains it looks again and passes it on
+//! (rule F1). A block on its way counts as in use, so its slab cannot become empty, move to the pool
+//! or lose its segment meanwhile (rule S3).
+
+use super::fallback::Fallback;
+use super::{Heap, local};
+use crate::layout::{
+    Block, ChainWord, HeadKind, Kind, OwnerKind, Segment, SegmentMap, Slab, SlabPtr, slab_of,
+};
+use crate::os::{self, fatal};
+use crate::shard::lease::{LeaseWord, Take};
+use crate::shard::{Chain, GATHER_MAX, OUTBOX_BYTES, Shard, owner_word};
+
+impl Heap {
+    /// Bytes that the block at `address` really holds, or `None` if it is not in this heap.
+    ///
+    /// Reads the segment map first and only what the map says is ours, so any address may be asked
+    /// about; for one inside a free block the answer is its block's size all the same.
+    pub fn usable_size(&self, address: *const u8) -> Option<usize> {
+        let block = address.cast_mut();
+        match SegmentMap::kind(address.addr()) {
+            Kind::Segment(id) if id == self.id => {
+                let segment = Segment::base_of(block);
+                // SAFETY: the map says that the head may be read (rule M1). A fallback's head is
+                // read only through fields of its first page.
+                unsafe {
+                    if (*segment).kind() == HeadKind::Fallback {
+                        return Some(Fallback::usable_size(block));
+                    }
+                    let slab = slab_of(block);
+                    let in_use = owner_word(slab).get().kind() != OwnerKind::None;
+                    in_use.then(|| slab.block_bytes.get() as usize)
+                }
+            }
+            // SAFETY: the map says that this is a fallback block.
+            Kind::Apart => unsafe {
+                (Fallback::heap_of(block) == self.id).then(|| Fallback::usable_size(block))
+            },
+            _ => None,
+        }
+    }
+
+    /// Frees a block that the fast path turned away.
+    ///
+    /// # Safety
+    /// The caller gives up `block`, which came from this heap's allocation functions.
+    #[cold]
+    #[inline(never)]
+    pub(crate) unsafe fn free_slow(&self, block: Block) {
+        // SAFETY: by contract, checked as far as it can be.
+        unsafe {
+            let Some(slab) = self.slab_of_block(block) else {
+                return self.fallback.free(block, self.backing, &self.threshold);
+            };
+            let Some(shard) = local::acquire() else {
+                let chain = Chain::single(slab, block, self.key());
+                self.unsharded_posts.add(1);
+                return self.route(None, chain);
+            };
+            if owner_word(slab).get().not_full() == shard.owner() {
+                return self.take_back(shard, &Chain::single(slab, block, shard.key()));
+            }
+            if slab.block_bytes.get() >= GATHER_MAX {
+                return self.post_chain(shard, Chain::single(slab, block, shard.key()));
+            }
+            if let Some(chain) = shard.outbox.gather(slab, block, shard.key()) {
+                self.post_chain(shard, chain);
+            }
+            if shard.outbox.bytes() >= OUTBOX_BYTES {
+                self.post_outbox(shard);
+            }
+        }
+    }
+
+    /// A fast free found that the slab holds nothing any more.
+    ///
+    /// # Safety
+    /// The caller has the thread's shard, in whose partial list the slab is.
+    #[cold]
+    #[inline(never)]
+    pub(crate) unsafe fn emptied(&self, shard: &'static Shard, slab: SlabPtr) {
+        // SAFETY: by contract.
+        unsafe {
+            if let Some(slab) = shard.emptied(slab) {
+                self.give_slab(slab);
+            }
+        }
+    }
+
+    /// The slab of a block of this heap, or `None` for a fallback block.
+    ///
+    /// Aborts when the address is not one of this heap's.
+    ///
+    /// # Safety
+    /// If `block` is this heap's, it is in use.
+    unsafe fn slab_of_block(&self, block: Block) -> Option<&'static Slab> {
+        match SegmentMap::kind(block.addr()) {
+            Kind::Segment(id) if id == self.id => {
+                // SAFETY: the map says that the head may be read (rule M1).
+                if unsafe { (*Segment::base_of(block)).kind() } == HeadKind::Fallback {
+                    return None;
+                }
+                // SAFETY: as above, and the block is in use.
+                let slab = unsafe { slab_of(block) };
+                if owner_word(slab).get().kind() == OwnerKind::None {
+                    fatal(format_args!("free of {block:p}, which is in no slab in use"));
+                }
+                #[cfg(debug_assertions)]
+                if !slab.is_block(block) {
+                    fatal(format_args!("free of {block:p}, which is not the start of a block"));
+                }
+                Some(slab)
+            }
+            // SAFETY: the map says that this is a fallback block.
+            Kind::Apart if unsafe { Fallback::heap_of(block) } == self.id => None,
+            Kind::Foreign => {
+                fatal(format_args!("free of {block:p}, which no Flagstone heap handed out"))
+            }
+            Kind::Segment(_) | Kind::Apart => {
+                fatal(format_args!("free of {block:p} to heap {}, not its own", self.name))
+            }
+        }
+    }
+
+    /// Takes back a chain of the thread's own shard.
+    ///
+    /// # Safety
+    /// The caller has the shard and owns the chain, of a slab of this shard.
+    unsafe fn take_back(&self, shard: &Shard, chain: &Chain) {
+        // SAFETY: by contract.
+        unsafe {
+            if let Some(slab) = shard.take_back(chain) {
+                self.give_slab(slab);
+            }
+        }
+    }
+
+    /// Posts everything the shard has gathered.
+    ///
+    /// # Safety
+    /// The caller has the shard.
+    pub(crate) unsafe fn post_outbox(&self, shard: &Shard) {
+        while let Some(chain) = shard.outbox.take_any() {
+            // SAFETY: the chain came out of the shard's outbox, so it is ours.
+            unsafe { self.post_chain(shard, chain) };
+        }
+    }
+
+    /// # Safety
+    /// The caller has the shard and owns the chain.
+    unsafe fn post_chain(&self, shard: &Shard, chain: Chain) {
+        shard.counters.posted_blocks.add(u64::from(chain.count));
+        shard.counters.posted_batches.add(1);
+        // SAFETY: by contract.
+        unsafe { self.route(Some(shard), chain) };
+    }
+
+    /// Brings a chain to the owner of its slab. `shard` is what the caller has, if anything.
+    ///
+    /// # Safety
+    /// The caller owns the chain and has `shard`.
+    pub(crate) unsafe fn route(&self, shard: Option<&Shard>, chain: Chain) {
+        loop {
+            // SAFETY: the chain's blocks keep the slab in use.
+            let slab = unsafe { &*chain.slab };
+            match owner_word(slab).get().kind() {
+                OwnerKind::Shard(address) => {
+                    let owner: *const Shard = std::ptr::with_exposed_provenance(address);
+                    // SAFETY: shards are never freed before their heap; the chain is ours to give.
+                    unsafe {
+                        match shard {
+                            Some(own) if std::ptr::eq(own, owner) => self.take_back(own, &chain),
+                            _ => {
+                                (*owner).post(chain.head, chain.word());
+                                self.visit_sleeper(&*owner);
+                            }
+                        }
+                    }
+                    return;
+                }
+                OwnerKind::Bucket => {
+                    let class = slab.class.get() as usize;
+                    let bucket = &self.buckets[class];
+                    // SAFETY: the chain is ours and its slab of the bucket's class.
+                    match unsafe { bucket.free(&chain, self.key(), &self.threshold) } {
+                        crate::bucket::BucketFree::Done => return,
+                        crate::bucket::BucketFree::Emptied(slab) => {
+                            // SAFETY: the bucket gave the slab up.
+                            return unsafe { self.pool_give(slab) };
+                        }
+                        crate::bucket::BucketFree::Moved => {}
+                    }
+                }
+                OwnerKind::None => {
+                    fatal(format_args!("free of {:p}, which is in no slab in use", chain.head))
+                }
+            }
+        }
+    }
+
+    /// Takes back what others posted to the shard; returns the number of blocks, wherever they
+    /// went.
+    ///
+    /// # Safety
+    /// The caller has the shard.
+    pub(crate) unsafe fn drain(&self, shard: &Shard) -> u64 {
+        let mut blocks = 0;
+        let mut head: Block = shard.inbox.0.take().cast();
+        while !head.is_null() {
+            // SAFETY: what the swap took is ours alone; every posted chain carries its word.
+            unsafe {
+                let word = ChainWord::read(head);
+                let next = word.next_chain();
+                let slab = slab_of(head);
+                let chain = Chain { slab, head, tail: word.tail(head), count: word.count() };
+                blocks += u64::from(chain.count);
+                if owner_word(slab).get().not_full() == shard.owner() {
+                    let count = u64::from(chain.count);
+                    shard.counters.drained_blocks.add(count);
+                    shard.counters.drained_batches.add(1);
+                    shard.remote_frees[slab.class.get() as usize].add(count);
+                    self.take_back(shard, &chain);
+                } else {
+                    shard.counters.forwarded_batches.add(1);
+                    self.route(Some(shard), chain);
+                }
+                head = next;
+            }
+        }
+        blocks
+    }
+
+    /// Posts and drains: nothing of anybody's waits in the shard afterwards.
+    pub(crate) fn settle(&self, shard: &Shard) {
+        // SAFETY: the callers have the shard: a thread its own, the scavenger one it claimed.
+        unsafe {
+            self.post_outbox(shard);
+            self.drain(shard);
+        }
+    }
+
+    /// Gives a slab that left a shard empty to the pool.
+    ///
+    /// # Safety
+    /// The caller owns the slab, which is empty and in no list.
+    pub(crate) unsafe fn give_slab(&self, slab: SlabPtr) {
+        // SAFETY: by contract.
+        unsafe { self.pool_give(slab) }
+    }
+
+    /// # Safety
+    /// As [`give_slab`](Self::give_slab).
+    unsafe fn pool_give(&self, slab: SlabPtr) {
+        let decay = self.decay_millis();
+        // SAFETY: by contract.
+        if unsafe { self.pool.give(&*slab, decay, &self.threshold) } {
+            self.pool.decay(decay, self.backing, &self.threshold);
+        }
+    }
+
+    /// Takes back what was posted to a shard that nobody will look at soon: an idle one, or one
+    /// parked for longer than the decay. So frees reach their slabs without a scavenger too.
+    ///
+    /// A shard parked just now is left alone: its thread, waking while it is claimed, would have to
+    /// use the bucket tier.
+    fn visit_sleeper(&self, shard: &Shard) {
+        let sleeps = match shard.lease.word() {
+            LeaseWord::IDLE => true,
+            LeaseWord::PARKED => {
+                let resting = os::coarse_millis().wrapping_sub(shard.resting_since.get());
+                resting > self.decay_millis()
+            }
+            _ => false,
+        };
+        if sleeps && shard.lease.try_claim() == Take::Taken {
+            shard.counters.claims.add(1);
+            // SAFETY: claimed.
+            unsafe { self.drain(shard) };
+            shard.lease.unclaim();
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Size classes: the block sizes, and how a request finds its class.
+//!
+//! Owns the default table. Steps are 8 bytes up to 128, where alignment allows no finer waste
+//! bound, then eight to each doubling, so that a block is at most 12.5 % larger than the class
+//! below it. Blocks up to 64 KiB share a slab with others of their class; larger ones have a slab of
+//! their own, whose untouched tail costs address space only.
+
+use super::segment::SLICE_BYTES;
+
+/// Bytes of the smallest block: two words, the room that a chain of freed blocks needs.
+pub(crate) const SMALLEST: usize = 16;
+/// Bytes of the largest class; larger requests go to the fallback.
+pub(crate) const LARGEST: usize = 512 * 1024;
+/// Number of classes in the default table.
+pub(crate) const CLASSES: usize = LINEAR + 8 * DOUBLINGS;
+/// Room for classes in per-class arrays.
+pub(crate) const MAX_CLASSES: usize = 112;
+
+/// Classes 16, 24, ... 128.
+const LINEAR: usize = (LINEAR_MAX - SMALLEST) / 8 + 1;
+const LINEAR_MAX: usize = 128;
+const DOUBLINGS: usize = (LARGEST / LINEAR_MAX).ilog2() as usize;
+/// Requests up to here find their class in one table load.
+const TABLE_MAX: usize = 1024;
+/// Blocks above this have a slab of their own.
+const SHARED_MAX: usize = SLICE_BYTES;
+/// A slab that serves several blocks serves at least this many.
+const BLOCKS_MIN: usize = 8;
+
+const _: () = {
+    assert!(CLASSES <= MAX_CLASSES);
+    assert!(LARGEST == LINEAR_MAX << DOUBLINGS);
+    assert!(SMALLEST >= 2 * size_of::<usize>());
+    let mut c = 0;
+    while c < CLASSES {
+        let info = &TABLE[c];
+        let bytes = info.block_bytes as usize;
+        // The step from the class below is at most 12.5 % once classes are 64 bytes large.
+        if c > 0 && bytes > 64 {
+            let below = TABLE[c - 1].block_bytes as usize;
+            assert!(bytes - below <= below / 8);
+        }
+        // Blocks cover at least 7/8 of a shared slab.
+        let slab = info.slices as usize * SLICE_BYTES;
+        assert!(info.capacity as usize * bytes <= slab);
+        assert!(bytes > SHARED_MAX || slab - info.capacity as usize * bytes <= slab / 8);
+        assert!(class_of(bytes) == c && class_of(bytes - 7) == c);
+        c += 1;
+    }
+};
+
+/// What a class is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClassInfo {
+    /// Bytes of one block.
+    pub(crate) block_bytes: u32,
+    /// Blocks in one slab.
+    pub(crate) capacity: u32,
+    /// Slices of one slab.
+    pub(crate) slices: u32,
+}
+
+impl ClassInfo {
+    /// Bytes of one slab.
+    pub(crate) fn slab_bytes(&self) -> usize {
+        self.slices as usize * SLICE_BYTES
+    }
+}
+
+static TABLE: [ClassInfo; CLASSES] = {
+    let mut table = [ClassInfo { block_bytes: 0, capacity: 0, slices: 0 }; CLASSES];
+    let mut c = 0;
+    while c < CLASSES {
+        let bytes = block_bytes(c);
+        let slices = slices_for(bytes);
+        table[c] = ClassInfo {
+            block_bytes: bytes as u32,
+            capacity: (slices * SLICE_BYTES / bytes) as u32,
+            slices: slices as u32,
+        };
+        if bytes > SHARED_MAX {
+            table[c].capacity = 1;
+        }
+        c += 1;
+    }
+    table
+};
+
+static SMALL: [u8; TABLE_MAX / 8 + 1] = {
+    let mut table = [0; TABLE_MAX / 8 + 1];
+    let mut i = 0;
+    while i < table.len() {
+        table[i] = class_by_formula(i * 8) as u8;
+        i += 1;
+    }
+    table
+};
+
+/// The class of a request of `bytes`, which must not exceed [`LARGEST`].
+#[inline(always)]
+pub(crate) const fn class_of(bytes: usize) -> usize {
+    if bytes <= TABLE_MAX { SMALL[(bytes + 7) / 8] as usize } else { class_by_formula(bytes) }
+}
+
+/// The class of a request with an alignment, or `None` when the fallback serves it.
+///
+/// Rounding the size up to the alignment is enough: a class above a multiple of the alignment is
+/// itself one, because steps are powers of two (either the step is a multiple of the alignment, or
+/// the rounded size is a multiple of the step and so a class), and slabs start at slice bounds.
+#[inline(always)]
+pub(crate) fn class_of_layout(bytes: usize, align: usize) -> Option<usize> {
+    let rounded = bytes.wrapping_add(align - 1) & align.wrapping_neg();
+    // `rounded < bytes` cannot happen for a valid `Layout`, whose size rounds up without overflow.
+    if rounded <= LARGEST && align <= SLICE_BYTES { Some(class_of(rounded)) } else { None }
+}
+
+/// The shape of class `c`.
+#[inline(always)]
+pub(crate) fn class_info(c: usize) -> &'static ClassInfo {
+    &TABLE[c]
+}
+
+const fn block_bytes(c: usize) -> usize {
+    if c < LINEAR {
+        return SMALLEST + 8 * c;
+    }
+    let i = c - LINEAR;
+    let base = LINEAR_MAX << (i / 8);
+    base + (i % 8 + 1) * (base / 8)
+}
+
+const fn class_by_formula(bytes: usize) -> usize {
+    if bytes <= SMALLEST {
+        return 0;
+    }
+    if bytes <= LINEAR_MAX {
+        return (bytes - SMALLEST).div_ceil(8);
+    }
+    // bytes - 1 lies in [2^e, 2^(e+1)); its three bits below the leading one number the step.
+    let below = bytes - 1;
+    let e = below.ilog2() as usize;
+    LINEAR + (e - LINEAR_MAX.ilog2() as usize) * 8 + ((below >> (e - 3)) & 7)
+}
+
+const fn slices_for(bytes: usize) -> usize {
+    if bytes > SHARED_MAX {
+        return bytes.div_ceil(SLICE_BYTES);
+    }
+    let mut slices = (bytes * BLOCKS_MIN).div_ceil(SLICE_BYTES);
+    loop {
+        let slab = slices * SLICE_BYTES;
+        if slab % bytes <= slab / 8 {
+            return slices;
+        }
+        slices += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_fits_its_class_and_not_the_one_below() {
+        for bytes in 1..=LARGEST {
+            let c = class_of(bytes);
+            assert!(class_info(c).block_bytes as usize >= bytes, "{bytes} in class {c}");
+            assert!(c == 0 || (class_info(c - 1).block_bytes as usize) < bytes, "{bytes} above");
+        }
+    }
+
+    #[test]
+    fn rounding_to_the_alignment_makes_every_block_aligned() {
+        let mut align = 1;
+        while align <= SLICE_BYTES {
+            for bytes in (1..=4096).chain((4096..=LARGEST).step_by(97)) {
+                if let Some(c) = class_of_layout(bytes, align) {
+                    let block = class_info(c).block_bytes as usize;
+                    assert_eq!(block % align, 0, "{bytes} aligned to {align} in class of {block}");
+                }
+            }
+            align *= 2;
+        }
+    }
+
+    #[test]
+    fn requests_above_the_largest_class_or_a_slice_of_alignment_have_none() {
+        assert!(class_of_layout(LARGEST, 8).is_some());
+        assert!(class_of_layout(LARGEST + 1, 8).is_none());
+        assert!(class_of_layout(64, SLICE_BYTES * 2).is_none());
+    }
+}

@@ -1,0 +1,32 @@
+//! Addresses and sizes: what lies where, with no policy.
+//!
+//! Owns the shapes that every higher folder works on:
+//!
+//! ```text
+//! segment (4 MiB, aligned)                       slice = 64 KiB
+//! +--------+-----------+-----------------------+-----------+-----+
+//! | head   | slab      | slab                  | slab      | ... |
+//! | slice 0| 1 slice   | 8 slices, one class   | 1 slice   |     |
+//! +--------+-----------+-----------------------+-----------+-----+
+//!   head = free slices, first-slice table, owner words, slab metadata
+//! ```
+//!
+//! The way from a block to its slab: `address & !(4 MiB - 1)` is the segment, bits 16..22 of the
+//! address are the slice, the slice names its slab. Metadata lies together in the head, not at the
+//! start of each slab, where all of it would fall on the same cache sets.
+
+mod classes;
+mod link;
+mod map;
+mod owner;
+mod segment;
+mod slab;
+
+pub(crate) use classes::{CLASSES, LARGEST, MAX_CLASSES, class_info, class_of_layout};
+pub(crate) use link::{Block, ChainWord, LinkKey, MAX_CHAIN};
+pub(crate) use map::{HeapId, Kind, SegmentMap};
+pub(crate) use owner::{Owner, OwnerCell, OwnerKind};
+pub(crate) use segment::{
+    ALL_FREE, HEAD_BYTES, HeadKind, SEGMENT_BYTES, SLICE_BYTES, Segment, run_mask, slice_of,
+};
+pub(crate) use slab::{EMPTY_SLAB, Slab, SlabList, SlabPtr, slab_of};

@@ -1,0 +1,108 @@
+//! The owner word of a slab: who may touch it, and whether it is full.
+//!
+//! Owns one word per slab, kept apart from the slab's metadata so that threads that only ask "whose
+//! is this?" share a cache line that changes rarely. The word is the address of the owning shard,
+//! or a mark for the bucket of the slab's class, or nothing; its lowest bit says *full*: no free
+//! block, in no list. The fast free path compares the word with its shard, so a full slab, a
+//! foreign slab and an interior slice all fail the same single comparison.
+//!
+//! Who writes it: the owner itself (full, not full, giving up), the pool when it hands a slab out,
+//! a bucket under its lock. Readers without ownership take it as advice: a post to an owner that
+//! has changed meanwhile is forwarded by whoever drains it.
+
+#![allow(clippy::disallowed_types, reason = "lives in statics that loom's atomics cannot form")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const FULL: usize = 1;
+const BUCKET: usize = 2;
+
+/// An owner word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner(usize);
+
+/// Who an owner word names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnerKind {
+    /// Nobody: the slice is free, or it is not the first of its slab.
+    None,
+    /// The shard at this address.
+    Shard(usize),
+    /// The bucket of the slab's class.
+    Bucket,
+}
+
+impl Owner {
+    pub(crate) const NONE: Owner = Owner(0);
+    pub(crate) const BUCKET: Owner = Owner(BUCKET);
+
+    /// The word of a shard, by its address, a multiple of 4.
+    #[inline(always)]
+    pub(crate) fn shard(address: usize) -> Self {
+        debug_assert!(address != 0 && address & (FULL | BUCKET) == 0);
+        Self(address)
+    }
+
+    /// The same owner, marked full.
+    pub(crate) fn full(self) -> Self {
+        Self(self.0 | FULL)
+    }
+
+    /// The same owner, not marked full.
+    pub(crate) fn not_full(self) -> Self {
+        Self(self.0 & !FULL)
+    }
+
+    /// Whether the slab is marked full.
+    pub(crate) fn is_full(self) -> bool {
+        self.0 & FULL != 0
+    }
+
+    /// Who that is.
+    pub(crate) fn kind(self) -> OwnerKind {
+        match self.0 & !FULL {
+            0 => OwnerKind::None,
+            BUCKET => OwnerKind::Bucket,
+            address => OwnerKind::Shard(address),
+        }
+    }
+}
+
+/// The place of an owner word.
+#[repr(transparent)]
+pub(crate) struct OwnerCell(AtomicUsize);
+
+impl OwnerCell {
+    /// Relaxed: pairs with nothing. If the word names the reader, only the reader changes it. If it
+    /// names somebody else it is advice: posting to a former owner is corrected by forwarding.
+    #[inline(always)]
+    pub(crate) fn get(&self) -> Owner {
+        Owner(self.0.load(Ordering::Relaxed))
+    }
+
+    /// The owner only, or the pool while the slab is nobody's. Relaxed: what travels with
+    /// ownership (lists, counts) is published by the lock or the lease it travels under.
+    #[inline(always)]
+    pub(crate) fn set(&self, owner: Owner) {
+        self.0.store(owner.0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_is_a_mark_on_any_owner_and_comes_off_again() {
+        for owner in [Owner::NONE, Owner::BUCKET, Owner::shard(0x7000_1000)] {
+            assert!(!owner.is_full());
+            assert!(owner.full().is_full());
+            assert_ne!(owner.full(), owner);
+            assert_eq!(owner.full().not_full(), owner);
+            assert_eq!(owner.full().kind(), owner.kind());
+        }
+        assert_eq!(Owner::shard(0x7000_1000).kind(), OwnerKind::Shard(0x7000_1000));
+        assert_eq!(Owner::BUCKET.kind(), OwnerKind::Bucket);
+        assert_eq!(Owner::NONE.kind(), OwnerKind::None);
+    }
+}

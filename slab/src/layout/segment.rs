@@ -1,0 +1,192 @@
+//! Segments: 4 MiB of aligned address space, cut into 64 KiB slices, with everything that is known
+//! about them in the first slice's head.
+//!
+//! Owns the head's layout. The pool's lock guards `free`, `dirty`, `freed_at` and the links; the
+//! `first` table is written by the pool before a slab is handed out and read by whoever holds a
+//! block of it (rule S2); owner words and slab metadata have rules of their own (S1, O1).
+//!
+//! A fallback block uses the same head in the first page of its mapping: its owner words are all
+//! "nobody", so that the fast free path turns away without a test of its own.
+
+use std::cell::Cell;
+use std::ptr;
+
+use super::map::HeapId;
+use super::owner::OwnerCell;
+use super::slab::Slab;
+use crate::counter::Figure;
+
+/// Bytes of a segment, and its alignment.
+pub(crate) const SEGMENT_BYTES: usize = 4 << 20;
+/// Bytes of a slice, the unit that slabs are made of.
+pub(crate) const SLICE_BYTES: usize = 64 << 10;
+/// Slices of a segment, the head's included.
+pub(crate) const SLICES: usize = SEGMENT_BYTES / SLICE_BYTES;
+/// Bytes of the head that are ever touched, in pages of the largest page size that is common.
+pub(crate) const HEAD_BYTES: usize = size_of::<Segment>().next_multiple_of(4096);
+
+/// All slices but the head's.
+pub(crate) const ALL_FREE: u64 = !1;
+
+const _: () = {
+    assert!(SLICES == 64, "slices are kept in 64-bit masks");
+    assert!(size_of::<Segment>() <= SLICE_BYTES);
+    // The fast free path reads the owner word before it knows that the head is a fallback's, of
+    // which one page is certain.
+    assert!(std::mem::offset_of!(Segment, owners) + SLICES * 8 <= 4096);
+};
+
+/// What a head describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum HeadKind {
+    /// A segment with slabs.
+    Slabs,
+    /// A fallback block.
+    Fallback,
+}
+
+/// The head of a segment.
+#[repr(C)]
+pub(crate) struct Segment {
+    kind: HeadKind,
+    heap: HeapId,
+    pub(crate) fallback: FallbackHead,
+    /// Slices in no slab. Pool lock.
+    pub(crate) free: Cell<u64>,
+    /// Free slices whose pages are populated. Subset of `free`. Pool lock.
+    pub(crate) dirty: Cell<u64>,
+    /// Neighbours in the pool's list of segments with free slices. Pool lock.
+    pub(crate) next: Cell<*const Segment>,
+    pub(crate) prev: Cell<*const Segment>,
+    /// When a dirty slice became free, in coarse milliseconds. Pool lock.
+    pub(crate) freed_at: [Figure; SLICES],
+    /// The first slice of the slab that a slice belongs to.
+    pub(crate) first: [Cell<u8>; SLICES],
+    /// Owner words, by first slice.
+    pub(crate) owners: Owners,
+    /// Slab metadata, by first slice.
+    pub(crate) slabs: [Slab; SLICES],
+}
+
+/// The owner words, on cache lines of their own.
+#[repr(C, align(64))]
+pub(crate) struct Owners([OwnerCell; SLICES]);
+
+impl std::ops::Index<usize> for Owners {
+    type Output = OwnerCell;
+
+    #[inline(always)]
+    fn index(&self, slice: usize) -> &OwnerCell {
+        &self.0[slice & (SLICES - 1)]
+    }
+}
+
+/// What is known about a fallback block. Changed only by whoever holds the block.
+#[derive(Debug, Default)]
+pub(crate) struct FallbackHead {
+    /// Start of the mapping.
+    pub(crate) base: Cell<usize>,
+    /// Bytes of the mapping, head included.
+    pub(crate) mapped: Cell<usize>,
+    /// Bytes requested.
+    pub(crate) requested: Cell<usize>,
+}
+
+/// The slice of its segment that an address lies in.
+#[inline(always)]
+pub(crate) fn slice_of(address: usize) -> usize {
+    address / SLICE_BYTES % SLICES
+}
+
+impl Segment {
+    /// The segment base of an address: arithmetic only.
+    #[inline(always)]
+    pub(crate) fn base_of(address: *mut u8) -> *const Segment {
+        address.map_addr(|a| a & !(SEGMENT_BYTES - 1)).cast_const().cast()
+    }
+
+    /// Writes the head of a fresh segment.
+    ///
+    /// # Safety
+    /// `base` is a fresh, zeroed, exclusive mapping of [`SEGMENT_BYTES`], aligned to that.
+    pub(crate) unsafe fn set_up(base: *mut u8, heap: HeapId) -> *const Segment {
+        let segment = base.cast::<Segment>();
+        // SAFETY: the mapping is large and aligned enough, and zero bytes are valid for every field
+        // (null pointers, zero cells); the fields that start otherwise are
+        // written through raw pointers before anybody sees the segment.
+        unsafe {
+            (&raw mut (*segment).kind).write(HeadKind::Slabs);
+            (&raw mut (*segment).heap).write(heap);
+            (&raw mut (*segment).free).write(Cell::new(ALL_FREE));
+        }
+        segment
+    }
+
+    /// Writes the head of a fallback block's mapping.
+    ///
+    /// # Safety
+    /// `head` starts a fresh, zeroed, exclusive page, aligned to 64.
+    pub(crate) unsafe fn set_up_fallback(head: *mut u8, heap: HeapId) -> *const Segment {
+        let segment = head.cast::<Segment>();
+        // SAFETY: only fields within the first page are written or, later, read for a fallback
+        // (see the assertion on `owners`).
+        unsafe {
+            (&raw mut (*segment).kind).write(HeadKind::Fallback);
+            (&raw mut (*segment).heap).write(heap);
+        }
+        segment
+    }
+
+    pub(crate) fn kind(&self) -> HeadKind {
+        self.kind
+    }
+
+    pub(crate) fn heap(&self) -> HeapId {
+        self.heap
+    }
+
+    /// The number of the slice whose metadata entry `slab` is.
+    pub(crate) fn index_of(&self, slab: &Slab) -> usize {
+        (ptr::from_ref(slab).addr() - self.slabs.as_ptr().addr()) / size_of::<Slab>()
+    }
+
+    /// Finds `n` free slices side by side, preferring populated ones; returns the first's number.
+    pub(crate) fn find_run(&self, n: usize) -> Option<usize> {
+        run_in(self.dirty.get(), n).or_else(|| run_in(self.free.get(), n))
+    }
+}
+
+/// The lowest bit that starts `n` set bits in a row.
+fn run_in(mask: u64, n: usize) -> Option<usize> {
+    let mut starts = mask;
+    let mut have = 1;
+    // After each step a set bit means "a run of `have` set bits starts here"; doubling needs only
+    // log2(n) steps.
+    while have < n {
+        let step = have.min(n - have);
+        starts &= starts >> step;
+        have += step;
+    }
+    (starts != 0).then(|| starts.trailing_zeros() as usize)
+}
+
+/// A mask of `n` slices from `first` on.
+pub(crate) fn run_mask(first: usize, n: usize) -> u64 {
+    debug_assert!(n >= 1 && first + n <= SLICES);
+    (u64::MAX >> (64 - n)) << first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_are_found_exactly_when_they_exist(mask: u64, n in 1usize..64) {
+            let expected = (0..=64 - n).find(|&at| mask & run_mask(at, n) == run_mask(at, n));
+            prop_assert_eq!(run_in(mask, n), expected);
+        }
+    }
+}

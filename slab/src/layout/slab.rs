@@ -1,0 +1,278 @@
+//! Slab metadata: one 64-byte entry per slice in the segment's head, used for a slab's first slice.
+//!
+//! Owns the shape and the list links. Who may touch what is written in `docs/invariants/heap.md`;
+//! in short (rule S1): every `Cell` here belongs to the slab's owner (a shard's leaseholder, the
+//! bucket's lock holder, the pool while nobody owns it). `class`, `slices` and `block_bytes` do not
+//! change while a block of the slab is out, so whoever holds a block may read them (rule S2).
+//!
+//! Equation that `debug_validate` checks, with `phantom` = 1 while the slab is some shard's current
+//! slab: `used - phantom + |free list| = linked <= capacity`.
+
+use std::cell::Cell;
+use std::ptr;
+
+use super::link::{Block, LinkKey};
+use super::segment::{SLICE_BYTES, Segment, slice_of};
+
+/// A pointer to slab metadata; never null once a slab exists.
+pub(crate) type SlabPtr = *const Slab;
+
+/// Metadata of one slab.
+#[repr(C, align(64))]
+pub(crate) struct Slab {
+    /// First free block, or null.
+    pub(crate) free: Cell<Block>,
+    /// Blocks out, plus one while the slab is current, so that the fast free path's "now empty?"
+    /// is never true for a current slab.
+    pub(crate) used: Cell<u32>,
+    /// Size class.
+    pub(crate) class: Cell<u8>,
+    /// Slices that the slab covers.
+    pub(crate) slices: Cell<u8>,
+    /// Blocks that were ever linked: the rest of the slab was never touched.
+    pub(crate) linked: Cell<u32>,
+    /// Blocks that fit.
+    pub(crate) capacity: Cell<u32>,
+    /// Bytes of one block.
+    pub(crate) block_bytes: Cell<u32>,
+    next: Cell<SlabPtr>,
+    prev: Cell<SlabPtr>,
+}
+
+const _: () = assert!(size_of::<Slab>() == 64);
+
+// SAFETY: rule S1 gives every cell one thread at a time, rule S2 covers the shared reads; ownership
+// passes between threads only under a lock or a lease, which order the accesses.
+unsafe impl Sync for Slab {}
+
+/// Stands in wherever a class has no current slab: its list is empty for ever, so the fast path
+/// needs no null check. Nobody writes it.
+pub(crate) static EMPTY_SLAB: Slab = Slab::vacant();
+
+impl Slab {
+    const fn vacant() -> Self {
+        Self {
+            free: Cell::new(ptr::null_mut()),
+            used: Cell::new(0),
+            class: Cell::new(0),
+            slices: Cell::new(0),
+            linked: Cell::new(0),
+            capacity: Cell::new(0),
+            block_bytes: Cell::new(0),
+            next: Cell::new(ptr::null()),
+            prev: Cell::new(ptr::null()),
+        }
+    }
+
+    /// Whether this is the stand-in for "no current slab".
+    pub(crate) fn is_stand_in(&self) -> bool {
+        ptr::eq(self, &EMPTY_SLAB)
+    }
+
+    /// Makes a slab of fresh slices ready for blocks of a class. The caller is the new owner.
+    pub(crate) fn set_up(&self, class: usize) {
+        let info = super::class_info(class);
+        self.free.set(ptr::null_mut());
+        self.used.set(0);
+        self.class.set(class as u8);
+        self.slices.set(info.slices as u8);
+        self.linked.set(0);
+        self.capacity.set(info.capacity);
+        self.block_bytes.set(info.block_bytes);
+        self.next.set(ptr::null());
+        self.prev.set(ptr::null());
+    }
+
+    /// The segment whose head holds this metadata.
+    pub(crate) fn segment(&self) -> &Segment {
+        // SAFETY: every slab but the stand-in, for which nobody asks, lies in a segment's head, and
+        // the segment lives at least as long as a slab of it is in use.
+        unsafe { &*Segment::base_of(ptr::from_ref(self).cast_mut().cast()) }
+    }
+
+    /// Number of the slab's first slice.
+    pub(crate) fn first_slice(&self) -> usize {
+        self.segment().index_of(self)
+    }
+
+    /// Address of the slab's first byte.
+    pub(crate) fn start(&self) -> *mut u8 {
+        let segment = ptr::from_ref(self.segment()).cast_mut().cast::<u8>();
+        segment.wrapping_add(self.first_slice() * SLICE_BYTES)
+    }
+
+    /// Whether `block` is the address of one of the slab's blocks.
+    #[cfg(any(test, debug_assertions))]
+    pub(crate) fn is_block(&self, block: Block) -> bool {
+        let offset = block.addr().wrapping_sub(self.start().addr());
+        let bytes = self.block_bytes.get() as usize;
+        offset.is_multiple_of(bytes) && offset / bytes < self.linked.get() as usize
+    }
+
+    /// Links blocks that were never used, about a page of them but at least one, and returns
+    /// whether there were any. Touching them late keeps the resident set to what is needed.
+    ///
+    /// # Safety
+    /// The caller owns the slab, whose free list is empty.
+    pub(crate) unsafe fn link_more(&self, key: LinkKey) -> bool {
+        let (linked, capacity) = (self.linked.get(), self.capacity.get());
+        if linked == capacity {
+            return false;
+        }
+        let bytes = self.block_bytes.get();
+        let more = (LINK_BYTES / bytes).clamp(1, capacity - linked);
+        let first = self.start().wrapping_add(linked as usize * bytes as usize);
+        let mut block = first;
+        for _ in 1..more {
+            let next = block.wrapping_add(bytes as usize);
+            // SAFETY: the blocks lie inside the slab and are nobody's yet.
+            unsafe { key.set_next(block, next) };
+            block = next;
+        }
+        // SAFETY: as above.
+        unsafe { key.set_next(block, ptr::null_mut()) };
+        self.free.set(first);
+        self.linked.set(linked + more);
+        true
+    }
+
+    /// Takes one block off the free list.
+    ///
+    /// # Safety
+    /// The caller owns the slab.
+    #[inline(always)]
+    pub(crate) unsafe fn pop(&self, key: LinkKey) -> Option<Block> {
+        let block = self.free.get();
+        if block.is_null() {
+            return None;
+        }
+        // SAFETY: a block on the free list is free and its link was written with the heap's key.
+        self.free.set(unsafe { key.next(block) });
+        self.used.set(self.used.get() + 1);
+        Some(block)
+    }
+
+    /// Puts a chain of blocks, linked with the heap's key, onto the free list and returns how many
+    /// blocks are out now.
+    ///
+    /// # Safety
+    /// The caller owns the slab and the chain, whose `count` blocks are blocks of this slab.
+    pub(crate) unsafe fn push_chain(
+        &self,
+        key: LinkKey,
+        head: Block,
+        tail: Block,
+        count: u32,
+    ) -> u32 {
+        // SAFETY: the caller owns the chain.
+        unsafe { key.set_next(tail, self.free.get()) };
+        self.free.set(head);
+        let used = self.used.get() - count;
+        self.used.set(used);
+        used
+    }
+
+    /// Free blocks right now, linked or not.
+    #[cfg(any(test, debug_assertions))]
+    pub(crate) fn free_blocks(&self, current: bool) -> u32 {
+        self.capacity.get() - (self.used.get() - u32::from(current))
+    }
+
+    /// Checks the equation at the top of this file. The caller owns the slab.
+    #[cfg(any(test, debug_assertions))]
+    pub(crate) fn debug_validate(&self, key: LinkKey, current: bool) {
+        let mut free = 0;
+        let mut block = self.free.get();
+        while !block.is_null() {
+            assert!(self.is_block(block), "free list leaves its slab");
+            free += 1;
+            assert!(free <= self.linked.get(), "free list has a cycle");
+            // SAFETY: the block is on the free list of a slab that the caller owns.
+            block = unsafe { key.next(block) };
+        }
+        assert_eq!(self.used.get() - u32::from(current) + free, self.linked.get());
+        assert!(self.linked.get() <= self.capacity.get());
+    }
+}
+
+/// Bytes of blocks linked at a time.
+const LINK_BYTES: u32 = 4096;
+
+/// A doubly linked list of slabs. All access is the owner's (rule S1).
+pub(crate) struct SlabList {
+    head: Cell<SlabPtr>,
+}
+
+impl SlabList {
+    pub(crate) const fn new() -> Self {
+        Self { head: Cell::new(ptr::null()) }
+    }
+
+    /// The first slab, or null.
+    #[inline(always)]
+    pub(crate) fn first(&self) -> SlabPtr {
+        self.head.get()
+    }
+
+    /// Puts a slab first.
+    ///
+    /// # Safety
+    /// The caller owns list and slab, and the slab is in no list.
+    pub(crate) unsafe fn push(&self, slab: SlabPtr) {
+        let next = self.head.get();
+        // SAFETY: slabs in lists are in use, so their segments are mapped; the caller owns them.
+        unsafe {
+            (*slab).next.set(next);
+            (*slab).prev.set(ptr::null());
+            if let Some(next) = next.as_ref() {
+                next.prev.set(slab);
+            }
+        }
+        self.head.set(slab);
+    }
+
+    /// Takes a slab out.
+    ///
+    /// # Safety
+    /// The caller owns list and slab, and the slab is in this list.
+    pub(crate) unsafe fn remove(&self, slab: SlabPtr) {
+        // SAFETY: as in `push`.
+        unsafe {
+            let (next, prev) = ((*slab).next.get(), (*slab).prev.get());
+            match prev.as_ref() {
+                Some(prev) => prev.next.set(next),
+                None => self.head.set(next),
+            }
+            if let Some(next) = next.as_ref() {
+                next.prev.set(prev);
+            }
+            (*slab).next.set(ptr::null());
+            (*slab).prev.set(ptr::null());
+        }
+    }
+
+    /// The slab after `slab`, or null.
+    ///
+    /// # Safety
+    /// The caller owns list and slab, and the slab is in this list.
+    pub(crate) unsafe fn after(&self, slab: SlabPtr) -> SlabPtr {
+        // SAFETY: as in `push`.
+        unsafe { (*slab).next.get() }
+    }
+}
+
+/// The slab whose blocks include the address, by masking; reads only the segment's head.
+///
+/// # Safety
+/// `address` lies in a slab in use and the caller holds a block of it or owns it.
+#[inline(always)]
+pub(crate) unsafe fn slab_of(address: *mut u8) -> &'static Slab {
+    // SAFETY: the segment of a slab in use is mapped. The reference lives no longer than the block
+    // that the caller holds, which keeps the slab in use (rule S3); `'static` only says that no
+    // borrow tracks it.
+    unsafe {
+        let segment = &*Segment::base_of(address);
+        let first = segment.first[slice_of(address.addr())].get() as usize;
+        &*ptr::from_ref(&segment.slabs[first & 63])
+    }
+}

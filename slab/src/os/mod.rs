@@ -1,0 +1,15 @@
+//! What the allocator asks of the operating system: pages, clocks, thread exit, fatal messages.
+//!
+//! Owns every system call of the crate. Nothing here allocates through an allocator.
+
+mod clock;
+mod fatal;
+mod pages;
+mod thread_exit;
+
+pub(crate) use clock::{coarse_millis, nanos};
+pub(crate) use fatal::fatal;
+pub(crate) use pages::{
+    entropy, map_aligned, page_size, purge, remap_fixed, resident_bytes, round_to_pages, unmap,
+};
+pub(crate) use thread_exit::arm_thread_exit;

@@ -1,0 +1,165 @@
+//! Pages: mapped, moved, purged, unmapped; the page size and the resident set.
+//!
+//! Owns the `mmap` family. All functions report failure by null, `false` or `None`; none panics and
+//! none allocates, because they run inside `GlobalAlloc`.
+
+use std::ptr;
+
+use crate::sync::{AtomicUsize, Ordering};
+
+/// The page size in bytes, read at run time: 4, 16 or 64 KiB on the platforms served.
+pub(crate) fn page_size() -> usize {
+    static SIZE: AtomicUsize = AtomicUsize::new(0);
+    // Relaxed: the value is a constant of the machine; a second thread at worst asks again.
+    let known = SIZE.load(Ordering::Relaxed);
+    if known != 0 {
+        return known;
+    }
+    // SAFETY: sysconf only reads.
+    let asked = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let size = if asked > 0 { asked as usize } else { 4096 };
+    SIZE.store(size, Ordering::Relaxed);
+    size
+}
+
+/// `bytes` rounded up to whole pages; `None` when that overflows.
+pub(crate) fn round_to_pages(bytes: usize) -> Option<usize> {
+    bytes.checked_next_multiple_of(page_size())
+}
+
+/// Maps `bytes` of zeroed, private memory at an address that is a multiple of `align`.
+///
+/// `bytes` is a multiple of the page size, `align` a power of two. Returns null when the system
+/// refuses. Tries an exact mapping first: consecutive requests mostly land aligned because the
+/// kernel places them side by side; otherwise maps too much and trims both ends.
+pub(crate) fn map_aligned(bytes: usize, align: usize) -> *mut u8 {
+    let first = map(bytes);
+    if first.is_null() || (first as usize).is_multiple_of(align) {
+        return first;
+    }
+    // SAFETY: just mapped, nobody else knows of it.
+    unsafe { unmap(first, bytes) };
+    let Some(span) = bytes.checked_add(align) else { return ptr::null_mut() };
+    let wide = map(span);
+    if wide.is_null() {
+        return wide;
+    }
+    let base = (wide as usize).next_multiple_of(align);
+    let before = base - wide as usize;
+    let after = span - before - bytes;
+    // SAFETY: both ends lie inside the mapping just made and outside the part handed out.
+    unsafe {
+        if before > 0 {
+            unmap(wide, before);
+        }
+        let kept = wide.add(before);
+        if after > 0 {
+            unmap(kept.add(bytes), after);
+        }
+        kept
+    }
+}
+
+fn map(bytes: usize) -> *mut u8 {
+    // SAFETY: an anonymous private mapping at an address of the kernel's choice touches nothing
+    // that exists.
+    let p = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if p == libc::MAP_FAILED { ptr::null_mut() } else { p.cast() }
+}
+
+/// Gives address space back.
+///
+/// # Safety
+/// `[p, p + bytes)` was mapped here, is page-aligned, and nobody uses it any more.
+pub(crate) unsafe fn unmap(p: *mut u8, bytes: usize) {
+    // SAFETY: the caller's contract. A failure (possible only when the kernel is out of mapping
+    // slots) leaves the pages mapped, which is a leak and not an error of the caller's.
+    unsafe { libc::munmap(p.cast(), bytes) };
+}
+
+/// Gives the pages of a range back and keeps the address space; the range reads as zeros next.
+/// Returns whether the kernel agreed.
+///
+/// # Safety
+/// `[p, p + bytes)` was mapped here, is page-aligned, and its contents are not needed any more.
+pub(crate) unsafe fn purge(p: *mut u8, bytes: usize) -> bool {
+    // MADV_DONTNEED and not MADV_FREE: the resident set then says the truth at once
+    // (field note: lazily freed pages made the resident set look twice as large as it was).
+    // SAFETY: the caller's contract.
+    unsafe { libc::madvise(p.cast(), bytes, libc::MADV_DONTNEED) == 0 }
+}
+
+/// Moves or resizes a mapping to the exact place `to`, which must be mapped and expendable.
+/// Returns whether the kernel agreed; if not, both ranges are as before.
+///
+/// # Safety
+/// Both ranges were mapped here and are page-aligned; nobody uses `[to, to + new_bytes)`.
+pub(crate) unsafe fn remap_fixed(
+    from: *mut u8,
+    old_bytes: usize,
+    to: *mut u8,
+    new_bytes: usize,
+) -> bool {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the caller's contract; MREMAP_FIXED replaces the expendable range atomically.
+    unsafe {
+        libc::mremap(
+            from.cast(),
+            old_bytes,
+            new_bytes,
+            libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED,
+            to.cast::<libc::c_void>(),
+        ) != libc::MAP_FAILED
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (from, old_bytes, to, new_bytes);
+        false
+    }
+}
+
+/// The resident set of this process in bytes, from `/proc/self/statm`, without allocating.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let mut text = [0u8; 128];
+    // SAFETY:
+    // 1. the path is a NUL-terminated literal;
+    // 2. `read` writes at most the buffer's length into it;
+    // 3. the descriptor is closed exactly once.
+    let n = unsafe {
+        let fd = libc::open(c"/proc/self/statm".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if fd < 0 {
+            return None;
+        }
+        let n = libc::read(fd, text.as_mut_ptr().cast(), text.len());
+        libc::close(fd);
+        n
+    };
+    let text = std::str::from_utf8(text.get(..usize::try_from(n).ok()?)?).ok()?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * page_size() as u64)
+}
+
+/// A word that an attacker who sees no memory cannot guess: the kernel's gift to the process,
+/// mixed with the clock for platforms that give none.
+pub(crate) fn entropy() -> usize {
+    let mut word = super::clock::nanos() as usize;
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: getauxval only reads the auxiliary vector.
+        let at = unsafe { libc::getauxval(libc::AT_RANDOM) } as *const u8;
+        if !at.is_null() {
+            // SAFETY: AT_RANDOM points to 16 bytes that live as long as the process.
+            word ^= unsafe { at.cast::<usize>().read_unaligned() };
+        }
+    }
+    word ^ (word << 25) ^ (&raw const word as usize)
+}

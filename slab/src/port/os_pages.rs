@@ -1,0 +1,33 @@
+//! The default backing: anonymous private pages of the operating system.
+
+use std::ptr::NonNull;
+
+use super::Backing;
+use crate::os;
+
+/// Pages from the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsPages;
+
+// SAFETY: anonymous private mappings are zeroed, writable and exclusive until unmapped; `os` aligns
+// them; none of its functions allocates, panics or blocks on anything but the kernel.
+unsafe impl Backing for OsPages {
+    fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+        NonNull::new(os::map_aligned(bytes, align))
+    }
+
+    unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's contract.
+        unsafe { os::unmap(start.as_ptr(), bytes) }
+    }
+
+    unsafe fn purge(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's contract.
+        unsafe { os::purge(start.as_ptr(), bytes) }
+    }
+
+    unsafe fn remap(&self, from: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool {
+        // SAFETY: the caller's contract.
+        unsafe { os::remap_fixed(from.as_ptr(), old, to.as_ptr(), new) }
+    }
+}

@@ -1,0 +1,74 @@
+//! The fast paths: what nearly every allocation and free runs, and nothing else.
+//!
+//! Owns no state. Protocol: the caller has the shard's lease, or holds the sentinel, on which both
+//! paths fall through. No lock, no atomic read-modify-write, no call.
+
+use super::imp::Shard;
+use crate::layout::{Block, HeapId, Segment, SegmentMap, SlabPtr, slice_of};
+
+/// What a fast free found.
+#[must_use]
+pub(crate) enum Freed {
+    /// The block is back on its slab's list.
+    Done,
+    /// The block is back, and it was the last one out of a slab that is not current.
+    Emptied(SlabPtr),
+    /// Not a block of this shard, or one that needs more than a push: nothing was changed.
+    Elsewhere,
+}
+
+impl Shard {
+    /// Takes a block from the class's current slab; null when its list is empty.
+    ///
+    /// # Safety
+    /// The caller has this shard's lease, or this is the sentinel; `class` is below the number of
+    /// classes.
+    #[inline(always)]
+    pub(crate) unsafe fn alloc_fast(&self, class: usize) -> Block {
+        // SAFETY:
+        // 1. `class` is in bounds of the array by contract;
+        // 2. a current slab is in use, so its metadata is mapped, and it is ours by the lease
+        //    (rules H1, H2); the stand-in's list is empty, so it is only read.
+        unsafe {
+            let slab = &*self.current.get_unchecked(class).get();
+            match slab.pop(self.key) {
+                Some(block) => {
+                    self.allocs.get_unchecked(class).add(1);
+                    block
+                }
+                None => std::ptr::null_mut(),
+            }
+        }
+    }
+
+    /// Puts a block back if it belongs to a slab of this shard that is not full.
+    ///
+    /// # Safety
+    /// The caller has this shard's lease, or this is the sentinel, and gives up `block`, which came
+    /// from an allocator; if it came from heap `id`, it is in use.
+    #[inline(always)]
+    pub(crate) unsafe fn free_fast(&self, id: HeapId, block: Block) -> Freed {
+        if !SegmentMap::holds(id, block.addr()) {
+            return Freed::Elsewhere;
+        }
+        // SAFETY:
+        // 1. the map says that the segment's head may be read (rule M1);
+        // 2. the owner word of the block's slice names this shard only if the slice is the first of
+        //    a slab of ours, whose metadata the lease lets us change (rules H1, O1).
+        unsafe {
+            let segment = &*Segment::base_of(block);
+            let slice = slice_of(block.addr());
+            if segment.owners[slice].get() != self.owner() {
+                return Freed::Elsewhere;
+            }
+            let slab = &*(&raw const segment.slabs).cast::<crate::layout::Slab>().add(slice);
+            self.key.set_next(block, slab.free.get());
+            slab.free.set(block);
+            let class = slab.class.get() as usize;
+            self.frees.get_unchecked(class).add(1);
+            let used = slab.used.get() - 1;
+            slab.used.set(used);
+            if used == 0 { Freed::Emptied(slab) } else { Freed::Done }
+        }
+    }
+}

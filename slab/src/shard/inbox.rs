@@ -1,0 +1,86 @@
+//! The inbox: where other threads post chains of freed blocks to their owner.
+//!
+//! Owns one word, the first chain posted last. Protocol: a poster links its chain before the
+//! current first and exchanges the word (release); the owner takes everything with one swap
+//! (acquire). Chains are only ever taken all together, so no address can come back while a poster
+//! holds a stale word: there is no ABA. Posters never wait for the owner or for each other beyond a
+//! retry that another poster's success causes; order among chains does not matter.
+//!
+//! The links lie in the blocks themselves. [`Post`] abstracts that, so that the models run this very
+//! code over nodes whose cells loom watches.
+
+use std::ptr;
+
+use crate::sync::{AtomicPtr, Ordering};
+
+/// Something that can be posted: it carries a link to the next one.
+pub trait Post {
+    /// Writes the link.
+    ///
+    /// # Safety
+    /// The caller has exclusive use of `node`.
+    unsafe fn set_next(node: *mut Self, next: *mut Self);
+}
+
+/// The inbox of one shard.
+#[derive(Debug)]
+pub struct Inbox<N: Post> {
+    first: AtomicPtr<N>,
+}
+
+impl<N: Post> Inbox<N> {
+    #[cfg(not(flagstone_loom))]
+    pub const fn new() -> Self {
+        Self { first: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    #[cfg(flagstone_loom)]
+    #[allow(clippy::new_without_default, reason = "mirrors the const constructor")]
+    pub fn new() -> Self {
+        Self { first: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// Posts a node.
+    ///
+    /// # Safety
+    /// The caller has exclusive use of `node`, valid until taken, and gives it up.
+    pub unsafe fn post(&self, node: *mut N) {
+        // Release pairs with the acquire swap in `take`: an owner that takes the node sees the
+        // links and all that the freeing thread wrote; one that swapped before does not see the
+        // node at all.
+        let order = if cfg!(flagstone_weaken = "inbox_post") {
+            Ordering::Relaxed
+        } else {
+            Ordering::Release
+        };
+        // Relaxed: the value is only linked to, never read through.
+        let mut first = self.first.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: until the exchange succeeds the node is the caller's.
+            unsafe { N::set_next(node, first) };
+            match self.first.compare_exchange_weak(first, node, order, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(seen) => first = seen,
+            }
+        }
+    }
+
+    /// Takes everything: the first node of a list, or null.
+    ///
+    /// The caller is the owner, or acts for it; two takers would each get whole chains, so this is
+    /// safe by itself, but only the owner may free what it gets.
+    pub fn take(&self) -> *mut N {
+        // The plain load keeps an empty inbox free of read-modify-writes. Relaxed: a post that it
+        // misses is found next time.
+        if self.first.load(Ordering::Relaxed).is_null() {
+            return ptr::null_mut();
+        }
+        let order = if cfg!(flagstone_weaken = "inbox_take") {
+            Ordering::Relaxed
+        } else {
+            Ordering::Acquire
+        };
+        // Acquire pairs with the release in `post`.
+        self.first.swap(ptr::null_mut(), order)
+    }
+}

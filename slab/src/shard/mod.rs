@@ -1,0 +1,201 @@
+//! Shards: what one worker thread allocates from.
+//!
+//! Owns the shard's structure and everything that can be done with a shard alone; what needs
+//! buckets or the pool is composed in `heap/`. The protocol, fields x who x when, is
+//! `docs/invariants/heap.md`; the rules are cited as H1, H2, ...
+//!
+//! * [`fast`] is the path of nearly every call: pop a block, push a block.
+//! * [`lists`] keeps a class's slabs: current, partly used, full, reserve.
+//! * [`inbox`] and [`outbox`] carry frees between shards.
+//! * [`lease`] says who has the shard.
+
+#[cfg(not(flagstone_loom))]
+mod fast;
+pub(crate) mod inbox;
+pub(crate) mod lease;
+#[cfg(not(flagstone_loom))]
+mod lists;
+#[cfg(not(flagstone_loom))]
+mod outbox;
+
+#[cfg(not(flagstone_loom))]
+pub(crate) use {
+    fast::Freed,
+    imp::{SENTINEL, Shard},
+    lists::owner_word,
+    outbox::{Chain, GATHER_MAX, OUTBOX_BYTES},
+};
+
+#[cfg(not(flagstone_loom))]
+mod imp {
+    use std::cell::Cell;
+    use std::ptr;
+
+    use super::inbox::{Inbox, Post};
+    use super::lease::Lease;
+    use super::outbox::Outbox;
+    use crate::counter::{Counter, Figure};
+    use crate::layout::{
+        Block, ChainWord, EMPTY_SLAB, LinkKey, MAX_CLASSES, Owner, SlabList, SlabPtr,
+    };
+    use crate::sync::{AtomicPtr, Ordering};
+
+    /// What one worker thread allocates from.
+    #[repr(C, align(128))]
+    pub(crate) struct Shard {
+        /// Per class, the slab that serves allocations; [`EMPTY_SLAB`] where there is none.
+        pub(super) current: [Cell<SlabPtr>; MAX_CLASSES],
+        /// Per class, blocks allocated.
+        pub(super) allocs: [Counter; MAX_CLASSES],
+        /// Per class, blocks taken back.
+        pub(super) frees: [Counter; MAX_CLASSES],
+        /// The heap's link key, copied here for the fast path.
+        pub(super) key: LinkKey,
+        /// Per class, slabs with free blocks that are not current.
+        pub(super) partial: [SlabList; MAX_CLASSES],
+        /// Per class, one empty slab kept against the next burst, or null.
+        pub(super) reserve: [Cell<SlabPtr>; MAX_CLASSES],
+        /// Per class, blocks that others freed and this shard took back.
+        pub(crate) remote_frees: [Counter; MAX_CLASSES],
+        /// Per class, times that the current slab ran out.
+        pub(crate) refills: [Counter; MAX_CLASSES],
+        /// Frees for other owners.
+        pub(crate) outbox: Outbox,
+        pub(crate) counters: ShardCounters,
+        /// Where others post. On a cache line that the owner's fast path never touches.
+        pub(crate) inbox: Apart<Inbox<InboxNode>>,
+        pub(crate) lease: Lease,
+        /// Coarse milliseconds at which the shard was last parked or given back.
+        pub(crate) resting_since: Figure,
+        /// Number of the shard in its heap.
+        pub(crate) index: u32,
+        next: AtomicPtr<Shard>,
+    }
+
+    /// Counters of a shard beyond the per-class ones. Written by whoever has the shard.
+    #[derive(Debug)]
+    pub(crate) struct ShardCounters {
+        pub(crate) leases: Counter,
+        pub(crate) parks: Counter,
+        pub(crate) claims: Counter,
+        pub(crate) slabs: Counter,
+        pub(crate) posted_blocks: Counter,
+        pub(crate) posted_batches: Counter,
+        pub(crate) drained_blocks: Counter,
+        pub(crate) drained_batches: Counter,
+        pub(crate) forwarded_batches: Counter,
+    }
+
+    /// A value on cache lines of its own; two, because processors fetch them in pairs.
+    #[repr(align(128))]
+    pub(crate) struct Apart<T>(pub(crate) T);
+
+    /// A freed block as the first of a posted chain.
+    #[repr(transparent)]
+    pub(crate) struct InboxNode(u8);
+
+    // SAFETY: rule H1: every `Cell` belongs to whoever has the shard (leaseholder or claimer), and
+    // the lease's exchanges order one holder's accesses before the next one's. The rest is atomic.
+    unsafe impl Sync for Shard {}
+    // SAFETY: as above; nothing in a shard is tied to a thread but through the lease.
+    unsafe impl Send for Shard {}
+
+    /// Where a thread without a shard points: no class has a slab and nobody owns it, so every
+    /// fast path falls through to the slow one without a check of its own. Never written.
+    pub(crate) static SENTINEL: Shard = Shard::new(LinkKey(0), u32::MAX);
+
+    impl Shard {
+        /// A shard that its maker has leased.
+        pub(crate) const fn new(key: LinkKey, index: u32) -> Self {
+            Self {
+                current: [const { Cell::new(&raw const EMPTY_SLAB) }; MAX_CLASSES],
+                allocs: [const { Counter::new() }; MAX_CLASSES],
+                frees: [const { Counter::new() }; MAX_CLASSES],
+                key,
+                partial: [const { SlabList::new() }; MAX_CLASSES],
+                reserve: [const { Cell::new(ptr::null()) }; MAX_CLASSES],
+                remote_frees: [const { Counter::new() }; MAX_CLASSES],
+                refills: [const { Counter::new() }; MAX_CLASSES],
+                outbox: Outbox::new(),
+                counters: ShardCounters {
+                    leases: Counter::new(),
+                    parks: Counter::new(),
+                    claims: Counter::new(),
+                    slabs: Counter::new(),
+                    posted_blocks: Counter::new(),
+                    posted_batches: Counter::new(),
+                    drained_blocks: Counter::new(),
+                    drained_batches: Counter::new(),
+                    forwarded_batches: Counter::new(),
+                },
+                inbox: Apart(Inbox::new()),
+                lease: Lease::new_leased(),
+                resting_since: Figure::new(0),
+                index,
+                next: AtomicPtr::new(ptr::null_mut()),
+            }
+        }
+
+        /// The stand-in for "no shard".
+        pub(crate) fn sentinel() -> &'static Shard {
+            &SENTINEL
+        }
+
+        /// Whether this is the stand-in.
+        #[inline(always)]
+        pub(crate) fn is_sentinel(&self) -> bool {
+            ptr::eq(self, &SENTINEL)
+        }
+
+        /// The word that marks this shard's slabs.
+        #[inline(always)]
+        pub(crate) fn owner(&self) -> Owner {
+            Owner::shard(ptr::from_ref(self).expose_provenance())
+        }
+
+        pub(crate) fn key(&self) -> LinkKey {
+            self.key
+        }
+
+        /// Blocks of a class allocated and taken back so far. Any thread.
+        ///
+        /// Frees are read first: a block's allocation is counted before its free, so the figures
+        /// never show more frees than allocations of this shard's own blocks by more than what
+        /// other threads changed in between.
+        pub(crate) fn class_counts(&self, class: usize) -> (u64, u64) {
+            let frees = self.frees[class].get();
+            (self.allocs[class].get(), frees)
+        }
+
+        /// The shard made before this one.
+        pub(crate) fn next(&self) -> *mut Shard {
+            // Acquire pairs with the release of the list's head in `ShardList`; see there.
+            self.next.load(Ordering::Acquire)
+        }
+
+        /// Links the shard into its heap's list, before it is published.
+        pub(crate) fn set_next(&self, next: *mut Shard) {
+            self.next.store(next, Ordering::Release);
+        }
+
+        /// Posts a chain of blocks of this shard's slabs.
+        ///
+        /// # Safety
+        /// The caller owns the chain's blocks and gives them up.
+        pub(crate) unsafe fn post(&self, head: Block, word: ChainWord) {
+            // SAFETY: the caller owns the blocks; `head` is the chain's first.
+            unsafe {
+                word.write(head);
+                self.inbox.0.post(head.cast());
+            }
+        }
+    }
+
+    impl Post for InboxNode {
+        unsafe fn set_next(node: *mut Self, next: *mut Self) {
+            let head: Block = node.cast();
+            // SAFETY: the caller has exclusive use of the chain, whose word was written in `post`.
+            unsafe { ChainWord::read(head).with_next(next.cast()).write(head) };
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Filling the snapshot: a walk over counters, without a lock.
+//!
+//! Owns nothing. The vectors are made before the first counter is read, so that the snapshot's own
+//! allocations do not fall between two counters. The identity of [`ByteTotals`] closes by
+//! construction as soon as nothing moves: `mapped` is counted where memory is taken from the
+//! backing, the parts where blocks and slabs change hands.
+
+use super::{
+    ByteTotals, ClassSnapshot, HeapSnapshot, RemoteSnapshot, ShardSnapshot, ShardState,
+    TierSnapshot,
+};
+use crate::heap::Heap;
+use crate::layout::{CLASSES, class_info};
+use crate::os;
+use crate::shard::Shard;
+use crate::shard::lease::LeaseWord;
+
+impl Heap {
+    /// Everything the heap knows about itself, read without a lock while its threads go on.
+    ///
+    /// Allocates the report's vectors and nothing else. Costs a few loads per shard and class.
+    pub fn snapshot(&self) -> HeapSnapshot {
+        let mut snapshot = HeapSnapshot {
+            heap: self.name().to_owned(),
+            classes: Vec::with_capacity(CLASSES),
+            shards: Vec::with_capacity(self.shards.len() + 1),
+            locks: Vec::with_capacity(CLASSES + 3),
+            ..HeapSnapshot::default()
+        };
+        for class in 0..CLASSES {
+            snapshot.classes.push(self.class_snapshot(class));
+            snapshot.locks.push(self.buckets[class].lock_snapshot(class as u16));
+        }
+        snapshot.locks.push(self.pool.lock_snapshot());
+        snapshot.locks.push(self.shards.lock_snapshot());
+        snapshot.locks.push(self.fallback.lock_snapshot());
+        for shard in self.shards.iter() {
+            // A shard made since the vector was sized is shown next time.
+            if snapshot.shards.len() < snapshot.shards.capacity() {
+                snapshot.shards.push(shard_snapshot(shard));
+            }
+        }
+        // The list is newest first.
+        snapshot.shards.reverse();
+        snapshot.fallback = self.fallback.snapshot();
+        snapshot.segments = self.pool.snapshot();
+        snapshot.remote = self.remote_snapshot(&snapshot.shards);
+        snapshot.tiers = self.tier_snapshot(&snapshot);
+        snapshot.bytes = self.byte_totals(&snapshot);
+        snapshot
+    }
+
+    /// Bytes of free blocks in slabs in use.
+    pub(crate) fn free_block_bytes(&self) -> u64 {
+        (0..CLASSES)
+            .map(|class| self.class_snapshot(class))
+            .map(|class| class.free_blocks * class.block_bytes)
+            .sum()
+    }
+
+    fn class_snapshot(&self, class: usize) -> ClassSnapshot {
+        let info = class_info(class);
+        let bucket = &self.buckets[class];
+        let slabs = self.pool.class_slabs(class);
+        let mut counts = ClassSnapshot {
+            block_bytes: u64::from(info.block_bytes),
+            frees: bucket.frees.get(),
+            allocs: bucket.allocs.get(),
+            bucket_allocs: bucket.allocs.get(),
+            bucket_frees: bucket.frees.get(),
+            refills: bucket.misses.get(),
+            slabs,
+            slab_bytes: slabs * info.slab_bytes() as u64,
+            ..ClassSnapshot::default()
+        };
+        for shard in self.shards.iter() {
+            let (allocs, frees) = shard.class_counts(class);
+            counts.allocs += allocs;
+            counts.frees += frees;
+            counts.refills += shard.refills[class].get();
+            counts.remote_frees += shard.remote_frees[class].get();
+        }
+        counts.in_use = counts.allocs.saturating_sub(counts.frees);
+        counts.free_blocks = (slabs * u64::from(info.capacity)).saturating_sub(counts.in_use);
+        // What is in use now is a witness too.
+        self.high_water[class].raise_to(counts.in_use);
+        self.window_high_water[class].raise_to(counts.in_use);
+        counts.high_water = self.high_water[class].get();
+        counts.window_high_water = self.window_high_water[class].get();
+        counts
+    }
+
+    fn remote_snapshot(&self, shards: &[ShardSnapshot]) -> RemoteSnapshot {
+        let unsharded = self.unsharded_posts.get();
+        let mut remote = RemoteSnapshot {
+            posted_blocks: unsharded,
+            posted_batches: unsharded,
+            ..RemoteSnapshot::default()
+        };
+        for shard in shards {
+            remote.posted_blocks += shard.remote_posted_blocks;
+            remote.posted_batches += shard.remote_posted_batches;
+            remote.drained_blocks += shard.remote_drained_blocks;
+            remote.drained_batches += shard.remote_drained_batches;
+            remote.forwarded_batches += shard.forwarded_batches;
+            remote.outbox_bytes += shard.outbox_bytes;
+        }
+        remote
+    }
+
+    fn tier_snapshot(&self, snapshot: &HeapSnapshot) -> TierSnapshot {
+        let allocs: u64 = snapshot.shards.iter().map(|shard| shard.allocs).sum();
+        let misses: u64 = snapshot.shards.iter().map(|shard| shard.misses).sum();
+        TierSnapshot {
+            shard_hits: allocs.saturating_sub(misses),
+            shard_misses: misses,
+            bucket_hits: snapshot.classes.iter().map(|class| class.bucket_allocs).sum(),
+            bucket_misses: self.buckets[..CLASSES].iter().map(|bucket| bucket.misses.get()).sum(),
+            fallback_hits: snapshot.fallback.allocs,
+            lease_refusals: self.shards.refusals.get(),
+            failures: self.failures.get(),
+        }
+    }
+
+    fn byte_totals(&self, snapshot: &HeapSnapshot) -> ByteTotals {
+        let sum = |part: fn(&ClassSnapshot) -> u64| snapshot.classes.iter().map(part).sum::<u64>();
+        let fallback = &snapshot.fallback;
+        let slab_bytes = sum(|class| class.slab_bytes);
+        let live_blocks = sum(|class| class.in_use * class.block_bytes);
+        let free_blocks = sum(|class| class.free_blocks * class.block_bytes);
+        ByteTotals {
+            live: live_blocks + fallback.live_bytes,
+            cached: free_blocks + snapshot.segments.free_dirty_bytes,
+            fragmentation: slab_bytes.saturating_sub(live_blocks + free_blocks)
+                + fallback.mapped_bytes.saturating_sub(fallback.live_bytes),
+            retired: 0,
+            metadata: self.pool.head_bytes() + self.shards.bytes(),
+            mapped: self.pool.populated_bytes() + self.shards.bytes() + fallback.mapped_bytes,
+            retained: self.pool.retained_bytes(),
+            active: slab_bytes + fallback.mapped_bytes,
+            resident: os::resident_bytes(),
+        }
+    }
+}
+
+fn shard_snapshot(shard: &Shard) -> ShardSnapshot {
+    let counters = &shard.counters;
+    let mut seen = ShardSnapshot {
+        state: match shard.lease.word() {
+            LeaseWord::LEASED => ShardState::Leased,
+            LeaseWord::PARKED => ShardState::Parked,
+            LeaseWord::CLAIMED | LeaseWord::CLAIMED_HOMED => ShardState::Claimed,
+            _ => ShardState::Idle,
+        },
+        leases: counters.leases.get(),
+        parks: counters.parks.get(),
+        claims: counters.claims.get(),
+        slabs: counters.slabs.get(),
+        remote_posted_blocks: counters.posted_blocks.get(),
+        remote_posted_batches: counters.posted_batches.get(),
+        remote_drained_blocks: counters.drained_blocks.get(),
+        remote_drained_batches: counters.drained_batches.get(),
+        forwarded_batches: counters.forwarded_batches.get(),
+        outbox_bytes: shard.outbox.bytes(),
+        ..ShardSnapshot::default()
+    };
+    let mut live = 0i64;
+    for class in 0..CLASSES {
+        let (allocs, frees) = shard.class_counts(class);
+        seen.allocs += allocs;
+        seen.frees += frees;
+        seen.misses += shard.refills[class].get();
+        // A slab that moved brings its blocks in use along: one shard's difference may be negative.
+        live += allocs.wrapping_sub(frees) as i64 * i64::from(class_info(class).block_bytes);
+    }
+    seen.live_bytes = u64::try_from(live).unwrap_or(0);
+    seen
+}

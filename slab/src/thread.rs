@@ -1,0 +1,55 @@
+//! The calling thread and the global heap.
+//!
+//! Owns nothing; the state is in `heap::local`. None of these functions panics, blocks or
+//! allocates. A thread needs none of them: its first allocation leases a shard and its end gives it
+//! back. A runtime calls them so that sleeping workers hold no memory hostage.
+
+use crate::heap::{Heap, local};
+
+/// What asking for a shard gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Lease {
+    /// The thread has the shard of this number now.
+    Shard(usize),
+    /// No shard can be had right now: the bucket tier serves the thread, correctly and counted.
+    Buckets,
+}
+
+/// Takes a shard for the calling thread now instead of at its first allocation.
+pub fn lease() -> Lease {
+    match local::acquire() {
+        Some(shard) => Lease::Shard(shard.index as usize),
+        None => Lease::Buckets,
+    }
+}
+
+/// The thread is about to sleep: posts what it has gathered for other owners, takes back what
+/// others posted to it, and steps back from its shard, which the scavenger may then visit.
+///
+/// The next allocation takes the shard back by itself; there is no call for waking up.
+pub fn park() {
+    local::park();
+}
+
+/// Gives the shard back, empty slabs first; the next thread that needs one adopts it with all its
+/// slabs. A later allocation of the calling thread leases again. The end of a thread does this by
+/// itself.
+pub fn give_back() {
+    local::give_back();
+}
+
+/// Posts what the thread has gathered for other owners and takes back what others posted to it.
+pub fn flush() {
+    let shard = local::shard();
+    if !shard.is_sentinel() {
+        Heap::global().settle(shard);
+    }
+}
+
+/// The number of the shard that the thread has right now, if any.
+pub fn shard() -> Option<usize> {
+    let shard = local::shard();
+    (!shard.is_sentinel()).then_some(shard.index as usize)
+}
