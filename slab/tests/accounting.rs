@@ -136,7 +136,10 @@ fn a_peak_goes_back_to_the_system_with_every_thread_parked() {
     let purged = after.segments.purged_bytes_total - before.segments.purged_bytes_total;
     assert!(purged > 80 << 20, "{purged} bytes; last {report:?}");
     assert!(after.bytes.mapped < before.bytes.mapped + (4 << 20), "{:?}", after.bytes);
-    assert!(after.segments.segments <= before.segments.segments + 1);
+    // A slab that something else took during the peak may keep its segment; one stays as a spare.
+    let mapped = after.segments.mapped_total - before.segments.mapped_total;
+    let unmapped = after.segments.unmapped_total - before.segments.unmapped_total;
+    assert!(mapped >= 20 && unmapped + 4 >= mapped, "{:?}", after.segments);
     let (was, is) = (during.bytes.resident.unwrap(), after.bytes.resident.unwrap());
     assert!(is + (80 << 20) < was, "resident was {was}, is {is}");
     let lasting = class(&after, 1_500);

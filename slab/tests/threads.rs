@@ -1,5 +1,7 @@
 //! Threads that come and go, park, outnumber shards, and free what is not theirs.
 
+#![allow(clippy::disallowed_types, reason = "loom does not run this file")]
+
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
@@ -42,7 +44,7 @@ fn blocks_outlive_the_thread_that_allocated_them() {
     }
 }
 
-struct FreesAtExit(RefCell<Vec<Box<[u8; 100]>>>);
+struct FreesAtExit(RefCell<Vec<Box<[u8]>>>);
 
 impl Drop for FreesAtExit {
     fn drop(&mut self) {
@@ -60,11 +62,11 @@ thread_local! {
 #[test]
 fn destructors_of_thread_locals_may_allocate_and_free() {
     for _ in 0..32 {
-        let foreign: Vec<_> = (0..50).map(|i| Box::new([i as u8; 100])).collect();
+        let foreign: Vec<Box<[u8]>> = (0..50).map(|i| Box::from([i as u8; 100])).collect();
         thread::spawn(move || {
             AT_EXIT.with(|at_exit| {
                 at_exit.0.borrow_mut().extend(foreign);
-                at_exit.0.borrow_mut().extend((0..50).map(|_| Box::new([7; 100])));
+                at_exit.0.borrow_mut().extend((0..50).map(|_| Box::<[u8]>::from([7; 100])));
             });
         })
         .join()

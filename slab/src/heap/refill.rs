@@ -72,8 +72,8 @@ impl Heap {
     /// The caller has the shard, whose class has no current slab.
     unsafe fn adopt_slab(&self, shard: &'static Shard, class: usize) -> bool {
         let owner = shard.owner();
-        // SAFETY: a slab that the bucket hands out under its lock is ours from then on (rule B1).
         let slab = match self.buckets[class].take(owner, &self.threshold) {
+            // SAFETY: what the bucket hands out under its lock is ours from then on (rule B1).
             Some(slab) => unsafe { &*slab },
             None => {
                 let fresh = self.pool.take(class, owner, self.id, self.backing, &self.threshold);

@@ -99,7 +99,7 @@ static SMALL: [u8; TABLE_MAX / 8 + 1] = {
 /// The class of a request of `bytes`, which must not exceed [`LARGEST`].
 #[inline(always)]
 pub(crate) const fn class_of(bytes: usize) -> usize {
-    if bytes <= TABLE_MAX { SMALL[(bytes + 7) / 8] as usize } else { class_by_formula(bytes) }
+    if bytes <= TABLE_MAX { SMALL[bytes.div_ceil(8)] as usize } else { class_by_formula(bytes) }
 }
 
 /// The class of a request with an alignment, or `None` when the fallback serves it.
