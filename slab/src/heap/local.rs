@@ -45,10 +45,10 @@ enum Phase {
 /// The thread's shard, or the sentinel.
 #[inline(always)]
 pub(crate) fn shard() -> &'static Shard {
-    LOCAL.with(|local| {
-        // SAFETY: the cell holds the sentinel or a leased shard; neither is ever freed.
-        unsafe { &*local.shard.get() }
-    })
+    // The pointer and not a reference leaves the closure: `with` would test a reference for null.
+    let shard = LOCAL.with(|local| local.shard.get());
+    // SAFETY: the cell holds the sentinel or a leased shard; neither is ever freed.
+    unsafe { &*shard }
 }
 
 /// The thread's shard after all that can be done to have one: leases one, takes the parked one back.

@@ -1,8 +1,8 @@
 //! Allocation beyond the fast path: where a shard, or a thread without one, finds its next block.
 //!
 //! Owns the order of the search (requirement D2: a shard miss collects, then tries the shard again,
-//! before it goes to the bucket): more of the current slab, a partly used slab, the inbox and then a
-//! partly used slab again, the bucket, a fresh slab. Everything here is cold; none of it allocates
+//! before it goes to the bucket): more of the current slab; the inbox, and then a partly used slab or the
+//! reserve; the bucket; a fresh slab. Everything here is cold; none of it allocates
 //! through the heap, panics, or waits but for the short locks of bucket and pool.
 
 use std::alloc::Layout;
@@ -55,10 +55,9 @@ impl Heap {
             if shard.outbox.is_old(os::coarse_millis()) {
                 self.post_outbox(shard);
             }
-            let found = shard.next_current(class)
-                || (self.drain(shard) > 0 && shard.next_current(class))
-                || self.adopt_slab(shard, class);
-            if found {
+            // First, so that what others freed, of any class, waits for one slow path at most.
+            self.drain(shard);
+            if shard.next_current(class) || self.adopt_slab(shard, class) {
                 return shard.alloc_fast(class);
             }
         }
