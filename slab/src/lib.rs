@@ -18,7 +18,9 @@
 //! Under `--cfg flagstone_loom` only the lock-free protocols are compiled, over loom's types, for
 //! the models in `loom_tests/`.
 
+#[cfg_attr(flagstone_loom, allow(dead_code, reason = "the models use the protocols only"))]
 mod counter;
+#[cfg_attr(flagstone_loom, allow(dead_code, reason = "as above"))]
 mod lock;
 mod sync;
 

@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;
 
 use super::{Heap, local};
-use crate::layout::{Block, HeapId, LARGEST, class_info, class_of_layout};
+use crate::layout::{Block, HeapId, LARGEST, class_info, class_of_common, class_of_layout};
 use crate::shard::Freed;
 
 /// The allocator to name in `#[global_allocator]` (requirement P1).
@@ -37,8 +37,8 @@ impl Flagstone {
 unsafe impl GlobalAlloc for Flagstone {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some(class) = class_of_layout(layout.size(), layout.align()) else {
-            return Heap::global().alloc_fallback(layout);
+        let Some(class) = class_of_common(layout.size(), layout.align()) else {
+            return alloc_uncommon(layout);
         };
         // SAFETY: the thread's shard or the sentinel; the class is one of the table's.
         let block = unsafe { local::shard().alloc_fast(class) };
@@ -79,6 +79,17 @@ unsafe impl GlobalAlloc for Flagstone {
         // SAFETY: the caller's contract.
         unsafe { self.realloc_slow(block, layout, new_size) }
     }
+}
+
+/// Requests above a kibibyte or with stricter alignment than 8.
+#[inline(never)]
+fn alloc_uncommon(layout: Layout) -> Block {
+    let Some(class) = class_of_layout(layout.size(), layout.align()) else {
+        return Heap::global().alloc_fallback(layout);
+    };
+    // SAFETY: the thread's shard or the sentinel; the class is one of the table's.
+    let block = unsafe { local::shard().alloc_fast(class) };
+    if block.is_null() { Heap::global().alloc_slow(class) } else { block }
 }
 
 impl Flagstone {

@@ -98,8 +98,9 @@ static SMALL: [u8; TABLE_MAX / 8 + 1] = {
 
 /// The class of a request of `bytes`, which must not exceed [`LARGEST`].
 #[inline(always)]
+#[allow(clippy::manual_div_ceil, reason = "`div_ceil` compiles to more instructions here")]
 pub(crate) const fn class_of(bytes: usize) -> usize {
-    if bytes <= TABLE_MAX { SMALL[bytes.div_ceil(8)] as usize } else { class_by_formula(bytes) }
+    if bytes <= TABLE_MAX { SMALL[(bytes + 7) >> 3] as usize } else { class_by_formula(bytes) }
 }
 
 /// The class of a request with an alignment, or `None` when the fallback serves it.
@@ -112,6 +113,14 @@ pub(crate) fn class_of_layout(bytes: usize, align: usize) -> Option<usize> {
     let rounded = bytes.wrapping_add(align - 1) & align.wrapping_neg();
     // `rounded < bytes` cannot happen for a valid `Layout`, whose size rounds up without overflow.
     if rounded <= LARGEST && align <= SLICE_BYTES { Some(class_of(rounded)) } else { None }
+}
+
+/// The class of nearly every request, or `None` when [`class_of_layout`] must be asked: no stricter
+/// alignment than every block has, and small enough for the table.
+#[inline(always)]
+#[allow(clippy::manual_div_ceil, reason = "as in `class_of`")]
+pub(crate) fn class_of_common(bytes: usize, align: usize) -> Option<usize> {
+    if align <= 8 && bytes <= TABLE_MAX { Some(SMALL[(bytes + 7) >> 3] as usize) } else { None }
 }
 
 /// The shape of class `c`.

@@ -22,7 +22,9 @@ mod owner;
 mod segment;
 mod slab;
 
-pub(crate) use classes::{CLASSES, LARGEST, MAX_CLASSES, class_info, class_of_layout};
+pub(crate) use classes::{
+    CLASSES, LARGEST, MAX_CLASSES, class_info, class_of_common, class_of_layout,
+};
 pub(crate) use link::{Block, ChainWord, LinkKey, MAX_CHAIN};
 pub(crate) use map::{HeapId, Kind, SegmentMap};
 pub(crate) use owner::{Owner, OwnerCell, OwnerKind};
