@@ -140,13 +140,15 @@ impl Fallback {
                 unsafe { backing.unmap(to, wanted) };
                 return None;
             }
+            // Before the pages move: their old place is anybody's at once, and the entry its.
+            SegmentMap::set(base, Kind::Foreign);
             // SAFETY: the block's mapping is the caller's, the new one nobody's.
             if !unsafe { backing.remap(from, mapped, to, wanted) } {
+                SegmentMap::set(base, Kind::Segment(id));
                 // SAFETY: as above.
                 unsafe { backing.unmap(to, wanted) };
                 return None;
             }
-            SegmentMap::set(base, Kind::Foreign);
             SegmentMap::set(to.addr().get(), Kind::Segment(id));
             // SAFETY: the head moved along with its page.
             let head = unsafe { &(*to.as_ptr().cast::<Segment>()).fallback };

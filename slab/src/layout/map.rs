@@ -5,7 +5,8 @@
 //! whose it is: a block freed to another heap is found out by the same load.
 //!
 //! Protocol: an entry is set before the first address in it is handed out and cleared after the
-//! last block in it is gone. Whoever frees a block got it from the allocation, so it sees the
+//! last block in it is gone, but before the range is given back, because from then on it may be
+//! mapped again by anyone. Whoever frees a block got it from the allocation, so it sees the
 //! entry; for any other address the answer is just a hint that nothing may be read there.
 
 #![allow(clippy::disallowed_types, reason = "a static that loom's atomics cannot form")]

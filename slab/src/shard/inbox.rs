@@ -29,11 +29,13 @@ pub struct Inbox<N: Post> {
 }
 
 impl<N: Post> Inbox<N> {
+    /// An empty inbox.
     #[cfg(not(flagstone_loom))]
     pub const fn new() -> Self {
         Self { first: AtomicPtr::new(ptr::null_mut()) }
     }
 
+    /// An empty inbox.
     #[cfg(flagstone_loom)]
     #[allow(clippy::new_without_default, reason = "mirrors the const constructor")]
     pub fn new() -> Self {

@@ -54,8 +54,11 @@ pub enum Unpark {
 }
 
 impl LeaseWord {
+    /// Nobody has the shard.
     pub const IDLE: Self = Self(0);
+    /// A thread allocates from it.
     pub const LEASED: Self = Self(1);
+    /// Its thread sleeps.
     pub const PARKED: Self = Self(2);
     /// Claimed while idle: no thread waits for it.
     pub const CLAIMED: Self = Self(3);
