@@ -64,6 +64,25 @@ fn the_shipped_configuration_starts_and_flags_come_before_it() {
 }
 
 #[test]
+fn every_key_that_the_shipped_configuration_only_shows_is_one() {
+    let shipped = std::fs::read_to_string(deploy_dir().join("flagstone.toml")).unwrap();
+    let mut shown = 0;
+    let mut text = String::new();
+    for line in shipped.lines() {
+        let key = line
+            .strip_prefix("# ")
+            .filter(|rest| rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')));
+        shown += usize::from(key.is_some());
+        text.push_str(key.unwrap_or(line));
+        text.push('\n');
+    }
+    assert!(shown > 5, "{text}");
+    let scratch = Scratch::new("every-key");
+    let server = Server::start(&["--config", &scratch.file("flagstone.toml", &text)]);
+    assert_eq!(http_get(server.admin, "/healthz").unwrap().status, 200);
+}
+
+#[test]
 fn the_admin_endpoints_are_exact() {
     let server = Server::start(&[]);
     let metrics = http_get(server.admin, "/metrics").unwrap();
