@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flagstone_slab::Heap;
+use flagstone_telemetry::json::MEMBERS;
 use flagstone_telemetry::prometheus::Exporter;
 use serde_json::Value;
 
@@ -21,7 +22,9 @@ use crate::scavenger;
 pub const DEFAULT_ADDR: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9600);
 
+/// Produces a member of `/stats.json`.
 pub(super) type Section = Arc<dyn Fn() -> Value + Send + Sync>;
+/// Says whether a part of the program is well.
 pub(super) type Health = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Settings of an admin server.
@@ -141,7 +144,9 @@ impl Config {
         self
     }
 
-    /// Adds a top-level member to `/stats.json`. `section` runs at each request, on a thread that may block.
+    /// Adds a top-level member to `/stats.json`. `section` runs at each request, on a thread that may block; if
+    /// it panics, the member says so and the others are shown. Its name must be none of [`MEMBERS`] and given
+    /// once.
     pub fn section(
         mut self,
         name: impl Into<String>,
@@ -151,7 +156,9 @@ impl Config {
         self
     }
 
-    /// Adds a check to `/healthz`, which answers 503 with the text of every check that fails.
+    /// Adds a check to `/healthz`, which answers 503 with the text of every check that fails. `check` runs on
+    /// the worker that serves the request, so that a full blocking pool does not look like an ill program: it
+    /// must not block.
     pub fn health(
         mut self,
         check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
@@ -160,18 +167,59 @@ impl Config {
         self
     }
 
-    pub(super) fn addr(&self) -> SocketAddr {
-        self.addr
+    /// How long a shutdown waits, for whoever waits for it.
+    pub(crate) fn grace(&self) -> Duration {
+        self.shutdown_grace
     }
 
+    /// The figures of `scavenger`, unless others were given.
+    pub(crate) fn scavenger_if_none(mut self, figures: scavenger::Figures) -> Self {
+        self.scavenger.get_or_insert(figures);
+        self
+    }
+
+    /// Refuses what cannot be served.
     pub(super) fn check(&self) -> Result<(), BindError> {
+        if !self.allow_remote && !self.addr.ip().to_canonical().is_loopback() {
+            return Err(BindError::Remote(self.addr));
+        }
+        let limits = [
+            ("max_connections", self.max_connections == 0),
+            ("max_requests_per_connection", self.max_requests == 0),
+            ("header_timeout", self.header_timeout.is_zero()),
+            ("idle_timeout", self.idle_timeout.is_zero()),
+            ("response_timeout", self.response_timeout.is_zero()),
+        ];
+        if let Some((name, _)) = limits.iter().find(|(_, is_zero)| *is_zero) {
+            return Err(BindError::Zero(name));
+        }
+        for (i, (name, _)) in self.sections.iter().enumerate() {
+            let is_taken = |other: &str| other == name;
+            if MEMBERS.iter().any(|m| is_taken(m))
+                || self.sections[..i].iter().any(|s| is_taken(&s.0))
+            {
+                return Err(BindError::Section(name.clone()));
+            }
+        }
         Ok(())
     }
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("addr", &self.addr).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("addr", &self.addr)
+            .field("allow_remote", &self.allow_remote)
+            .field("max_connections", &self.max_connections)
+            .field("header_timeout", &self.header_timeout)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("response_timeout", &self.response_timeout)
+            .field("max_requests", &self.max_requests)
+            .field("shutdown_grace", &self.shutdown_grace)
+            .field("per_shard_metrics", &self.per_shard_metrics)
+            .field("sections", &self.sections.iter().map(|s| &s.0).collect::<Vec<_>>())
+            .field("health", &self.health.len())
+            .finish_non_exhaustive()
     }
 }
 
