@@ -1,7 +1,8 @@
 //! Sharded slab allocator runtime for long-running async servers.
 //!
-//! A server adds this crate. Its workers then allocate from shards of their own, free across workers without
-//! locks, hold no memory while they sleep, and show where every byte is at `/metrics`:
+//! A server adds this crate. Its workers then allocate from shards of their own, free across
+//! workers without locks, hold no memory while they sleep, and show where every byte is at
+//! `/metrics`:
 //!
 //! ```
 //! use flagstone::{admin, runtime::Builder};
@@ -10,7 +11,7 @@
 //! static GLOBAL: flagstone::Flagstone = flagstone::Flagstone::new();
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let admin = admin::Config::new(([127, 0, 0, 1], 0)); // port 0: a free one; the default is 9600
+//!     let admin = admin::Config::new(([127, 0, 0, 1], 0)); // any free port
 //!     let runtime = Builder::new_multi_thread().admin(admin).build()?;
 //!     println!("http://{}/metrics", runtime.admin_addr().expect("configured"));
 //!     let answer = runtime.block_on(async { 6 * 7 });
@@ -51,11 +52,13 @@
 //!
 //! # Limits
 //!
-//! - Tokio has hooks for the threads that it starts. The thread that calls `block_on` of a multi-thread runtime
-//!   leases a shard with its first allocation and gives it back when it exits; so do threads of other libraries.
-//! - Threads of Tokio's blocking pool do not tell when they wait; [`runtime::spawn_blocking`] does it for them.
-//! - The drivers of Tokio may allocate after a worker's park hook. Such an allocation takes the shard back,
-//!   correctly, and the worker then holds it until it parks again.
+//! - Tokio has hooks for the threads that it starts. The thread that calls `block_on` of a
+//!   multi-thread runtime leases a shard with its first allocation and gives it back when it exits;
+//!   so do threads of other libraries.
+//! - Threads of Tokio's blocking pool do not tell when they wait; [`runtime::spawn_blocking`] does
+//!   it for them.
+//! - The drivers of Tokio may allocate after a worker's park hook. Such an allocation takes the
+//!   shard back, correctly, and the worker then holds it until it parks again.
 #![forbid(unsafe_code)]
 
 pub mod admin;

@@ -1,5 +1,5 @@
-//! The admin server outlives a process that has run out of file descriptors. A binary of its own, because the
-//! limit is the process's.
+//! The admin server outlives a process that has run out of file descriptors. A binary of its own,
+//! because the limit is the process's.
 #![cfg(unix)]
 
 mod common;
@@ -9,14 +9,13 @@ use std::fs::File;
 use common::{Server, config, wait_until};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// requirement: D10
 #[test]
 fn running_out_of_descriptors_delays_connections_and_ends_nothing() {
     let server = Server::start(config());
     assert_eq!(server.get("/healthz").status, 200);
 
     let before = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(64), ..before.clone() }).expect("setrlimit");
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), ..before }).expect("setrlimit");
     let mut taken = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
         taken.push(file);

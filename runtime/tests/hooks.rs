@@ -2,13 +2,20 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::wait_until;
 use flagstone::runtime::{Builder, hooks};
 use flagstone::stats::ShardState;
 use flagstone::{Heap, thread};
+
+/// The runtimes of these tests share the shards of one heap: one test at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What happened, and whether the thread had a shard at that moment.
 type Events = Arc<Mutex<Vec<(&'static str, bool)>>>;
@@ -27,6 +34,7 @@ fn has(events: &Events, what: &str) -> bool {
 
 #[test]
 fn hooks_of_the_program_run_beside_ours() {
+    let _alone = alone();
     let events = Events::default();
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
@@ -53,6 +61,7 @@ fn hooks_of_the_program_run_beside_ours() {
 
 #[test]
 fn hooks_can_be_installed_on_a_builder_of_ones_own() {
+    let _alone = alone();
     let events = Events::default();
     let mut tokio = tokio::runtime::Builder::new_multi_thread();
     // Tokio keeps one hook of each kind: this one gives way.
@@ -66,6 +75,7 @@ fn hooks_can_be_installed_on_a_builder_of_ones_own() {
 
 #[test]
 fn a_worker_leases_parks_and_gives_back() {
+    let _alone = alone();
     if let thread::Lease::Buckets = thread::lease() {
         println!("skipped: this heap gives out no shard");
         return;
@@ -96,6 +106,7 @@ fn a_worker_leases_parks_and_gives_back() {
 
 #[test]
 fn a_blocking_thread_parks_between_tasks() {
+    let _alone = alone();
     if let thread::Lease::Buckets = thread::lease() {
         println!("skipped: this heap gives out no shard");
         return;

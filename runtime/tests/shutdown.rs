@@ -54,7 +54,8 @@ fn requests_sent_before_the_shutdown_are_answered() {
     let mut server = Server::start(config());
     let mut idle = server.connect();
     assert_eq!(idle.get("/healthz").status, 200);
-    // One request on a connection that was idle, others on connections that nobody has accepted yet.
+    // One request on a connection that was idle, others on connections that nobody has accepted
+    // yet.
     let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
     clients.push(idle);
     for client in &mut clients {

@@ -1,12 +1,12 @@
 //! A snapshot as JSON: what `/stats.json` and the command line show.
 //!
-//! Members are named as the fields of the snapshot model. Durations are whole nanoseconds, their names end in
-//! `_nanos`; nothing is rounded. What the platform does not tell, and parts that do not run in this process,
-//! are `null`. Every class, shard and lock is listed, used or not. Sums that the model offers as methods stand
-//! beside what they are made from.
+//! Members are named as the fields of the snapshot model. Durations are whole nanoseconds, their
+//! names end in `_nanos`; nothing is rounded. What the platform does not tell, and parts that do
+//! not run in this process, are `null`. Every class, shard and lock is listed, used or not. Sums
+//! that the model offers as methods stand beside what they are made from.
 //!
-//! Order: `serde_json` sorts members by name, or keeps the order below if some crate of the program turns on
-//! its feature `preserve_order`. Either way it is the same from call to call.
+//! Order: `serde_json` sorts members by name, or keeps the order below if some crate of the program
+//! turns on its feature `preserve_order`. Either way it is the same from call to call.
 
 use flagstone_slab::stats::{
     ClassSnapshot, FallbackSnapshot, HeapSnapshot, LockSite, LockSnapshot, ShardSnapshot,
@@ -149,8 +149,8 @@ fn lock(lock: &LockSnapshot, heap: &HeapSnapshot) -> Value {
     })
 }
 
-/// The histogram lists its counts one by one, not cumulated: `up_to` is the largest size that a count holds,
-/// `null` for the overflow.
+/// The histogram lists its counts one by one, not cumulated: `up_to` is the largest size that a
+/// count holds, `null` for the overflow.
 fn fallback(fallback: &FallbackSnapshot) -> Value {
     let counts = fallback.histogram.iter().enumerate();
     let histogram: Vec<_> =

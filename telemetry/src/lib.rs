@@ -1,10 +1,10 @@
 //! One coherent snapshot of a heap, as Prometheus text and as JSON.
 //!
-//! [`Snapshot::take`] reads the heap and its process once. Everything that shows figures works from such a
-//! snapshot, so two views of one moment never disagree (requirement D10):
+//! [`Snapshot::take`] reads the heap and its process once. Everything that shows figures works from
+//! such a snapshot, so two views of one moment never disagree (requirement D10):
 //!
-//! - [`prometheus::Exporter`] renders it as Prometheus text, together with whatever the program itself emits
-//!   through the [`metrics`] facade;
+//! - [`prometheus::Exporter`] renders it as Prometheus text, together with whatever the program
+//!   itself emits through the [`metrics`] facade;
 //! - [`publish()`] sets it in a recorder that the program has installed by itself;
 //! - [`json::to_value`] gives every figure as JSON.
 //!
@@ -19,9 +19,10 @@
 //! assert!(json::to_value(&snapshot)["heap"]["bytes"]["mapped"].is_u64());
 //! ```
 //!
-//! No allocation of the program pays for this: the heap's counters are plain memory of their writers, and
-//! only taking a snapshot reads them. Every exported name is defined in `docs/stats.md`, with its unit and
-//! the identities it obeys; [`series`] lists the same at run time.
+//! No allocation of the program pays for this: the heap's counters are plain memory of their
+//! writers, and only taking a snapshot reads them. Every exported name is defined in
+//! `docs/stats.md`, with its unit and the identities it obeys; [`series`] lists the same at run
+//! time.
 #![forbid(unsafe_code)]
 
 pub mod json;

@@ -1,18 +1,19 @@
 //! A snapshot through the `metrics` facade, into whatever recorder is installed.
 //!
-//! The facade knows counters of whole numbers and histograms of single samples, and a heap has two things
-//! that fit neither; both are published without losing or inventing anything:
+//! The facade knows counters of whole numbers and histograms of single samples, and a heap has two
+//! things that fit neither; both are published without losing or inventing anything:
 //!
-//! - a counter of seconds (`flagstone_lock_wait_seconds_total`) becomes a gauge of that name: as a counter it
-//!   would be cut to whole seconds;
-//! - a histogram of counts kept elsewhere becomes its Prometheus series, `_bucket` with the label `le` and
-//!   `_count`, as counters: to record it sample by sample would need every sample's size.
+//! - a counter of seconds (`flagstone_lock_wait_seconds_total`) becomes a gauge of that name: as a
+//!   counter it would be cut to whole seconds;
+//! - a histogram of counts kept elsewhere becomes its Prometheus series, `_bucket` with the label
+//!   `le` and `_count`, as counters: to record it sample by sample would need every sample's size.
 //!
-//! Counters are set with `absolute`, which keeps the larger of the old and the new value. That is right for
-//! a total that never runs backwards, and wrong as soon as two heaps share one name; so instance heaps carry
-//! the label `heap`.
+//! Counters are set with `absolute`, which keeps the larger of the old and the new value. That is
+//! right for a total that never runs backwards, and wrong as soon as two heaps share one name; so
+//! instance heaps carry the label `heap`.
 //!
-//! [`Exporter`](crate::prometheus::Exporter) uses the same table, and writes the two exceptions as what they are.
+//! [`Exporter`](crate::prometheus::Exporter) uses the same table, and writes the two exceptions as
+//! what they are.
 
 use metrics::Label;
 
@@ -23,8 +24,8 @@ use crate::{Kind, Series, Snapshot, Unit, series};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// Whether every shard gets series of its own, with the label `shard`. Off by default: with 64 shards
-    /// they are some 900 series.
+    /// Whether every shard gets series of its own, with the label `shard`. Off by default: with 64
+    /// shards they are some 900 series.
     pub per_shard: bool,
 }
 
@@ -37,11 +38,11 @@ impl Options {
     }
 }
 
-/// Describes every series and sets it to its value in `snapshot`, in the recorder that is installed for the
-/// process or the calling scope. Without one this does nothing.
+/// Describes every series and sets it to its value in `snapshot`, in the recorder that is installed
+/// for the process or the calling scope. Without one this does nothing.
 ///
-/// Call it from whatever asks the recorder for output, so that output shows the present; it costs one look-up
-/// in the recorder per sample.
+/// Call it from whatever asks the recorder for output, so that output shows the present; it costs
+/// one look-up in the recorder per sample.
 pub fn publish(snapshot: &Snapshot) {
     publish_with(snapshot, Options::default());
 }

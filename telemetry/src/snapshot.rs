@@ -1,8 +1,8 @@
 //! The snapshot that every exporter reads: one heap, the process around it, and the parts of the
 //! runtime that keep figures of their own.
 //!
-//! Plain values, no protocol. [`Snapshot::take`] reads the heap and the process together; whoever runs a
-//! scavenger or an admin server adds its figures before handing the snapshot on.
+//! Plain values, no protocol. [`Snapshot::take`] reads the heap and the process together; whoever
+//! runs a scavenger or an admin server adds its figures before handing the snapshot on.
 
 use std::time::Duration;
 
@@ -74,8 +74,8 @@ pub struct AdminSnapshot {
 impl Snapshot {
     /// Reads `heap` and the process now.
     ///
-    /// Takes no lock of the heap; allocates only the report. Costs a walk over the heap's slabs and a few
-    /// reads under `/proc`, so call it where a blocking call of that length does no harm.
+    /// Takes no lock of the heap; allocates only the report. Costs a walk over the heap's slabs and
+    /// a few reads under `/proc`, so call it where a blocking call of that length does no harm.
     #[must_use]
     pub fn take(heap: &Heap) -> Self {
         let start = std::time::Instant::now();
@@ -115,8 +115,8 @@ impl ScavengerSnapshot {
     }
 }
 
-/// Whether a pass took anything back. Claiming a shard alone does not count: parked shards are claimed by
-/// every pass, with or without work in them.
+/// Whether a pass took anything back. Claiming a shard alone does not count: parked shards are
+/// claimed by every pass, with or without work in them.
 #[must_use]
 pub fn did_something(report: &ScavengeReport) -> bool {
     report.blocks_drained + report.slabs_returned + report.bytes_purged + report.segments_unmapped

@@ -1,4 +1,5 @@
-//! Prometheus text and JSON of one snapshot show the same numbers, and nothing of the model is missing.
+//! Prometheus text and JSON of one snapshot show the same numbers, and nothing of the model is
+//! missing.
 
 mod common;
 
@@ -61,7 +62,8 @@ fn json_shows_every_figure_of_the_model() {
     let snapshot = common::full();
     let shown: BTreeSet<u64> =
         leaves(&json::to_value(&snapshot)).values().filter_map(Value::as_u64).collect();
-    // The model's own Debug output is the list of what there is; durations are checked by name elsewhere.
+    // The model's own Debug output is the list of what there is; durations are checked by name
+    // elsewhere.
     let debug = format!("{:?} {:?} {:?}", snapshot.heap, snapshot.scavenger, snapshot.admin);
     let figures: BTreeSet<u64> = debug
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '_')

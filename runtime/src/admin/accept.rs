@@ -1,12 +1,12 @@
 //! The accept loop's hand: takes one connection at a time, within the cap.
 //!
-//! A connection is accepted only when fewer than the cap are open; until then it waits in the listener's
-//! backlog, where the system holds it at no cost to the program. So a burst of clients is served late
-//! instead of refused.
+//! A connection is accepted only when fewer than the cap are open; until then it waits in the
+//! listener's backlog, where the system holds it at no cost to the program. So a burst of clients
+//! is served late instead of refused.
 //!
-//! An accept that fails is counted. Errors of the one connection are passed over; every other one, above all
-//! that the process has no file descriptor left (EMFILE), is answered by waiting, longer each time, because the
-//! listener stays readable and the loop would spin.
+//! An accept that fails is counted. Errors of the one connection are passed over; every other one,
+//! above all that the process has no file descriptor left (EMFILE), is answered by waiting, longer
+//! each time, because the listener stays readable and the loop would spin.
 
 use std::io;
 use std::sync::Arc;
@@ -44,7 +44,8 @@ impl Acceptor {
         Self { listener, places, site, back_off: BackOff::default() }
     }
 
-    /// The next connection. Dropping the future loses none, and does not shorten a wait after an error.
+    /// The next connection. Dropping the future loses none, and does not shorten a wait after an
+    /// error.
     pub(super) async fn accept(&mut self) -> Accepted {
         loop {
             self.back_off.wait().await;
@@ -60,12 +61,12 @@ impl Acceptor {
         }
     }
 
-    /// Stops listening, and gives the connections that the system had established already, as far as there
-    /// are places.
+    /// Stops listening, and gives the connections that the system had established already, as far
+    /// as there are places.
     pub(super) fn into_waiting(self) -> Vec<Accepted> {
         let Self { listener, places, site, .. } = self;
-        // Asks the system itself: Tokio tries only once its driver has reported the listener readable, and the
-        // report may be still to come.
+        // Asks the system itself: Tokio tries only once its driver has reported the listener
+        // readable, and the report may be still to come.
         let Ok(listener) = listener.into_std() else { return Vec::new() };
         let mut waiting = Vec::new();
         while let Ok(place) = Arc::clone(&places).try_acquire_owned() {
@@ -87,7 +88,7 @@ impl Acceptor {
         }
         if !self.back_off.is_on() {
             // Once per streak: a log line for each attempt would be a flood.
-            tracing::warn!(error = %e, "the admin server cannot accept connections; it goes on trying");
+            tracing::warn!(error = %e, "the admin server cannot accept; it goes on trying");
         }
         self.back_off.longer();
     }
@@ -99,7 +100,8 @@ fn admit(site: &Site, stream: TcpStream, place: OwnedSemaphorePermit) -> Accepte
     Accepted { stream, _place: place, _open: site.figures.open() }
 }
 
-/// Whether the error says something about the connection that was to be accepted, and nothing about the next.
+/// Whether the error says something about the connection that was to be accepted, and nothing about
+/// the next.
 fn is_of_the_connection(e: &io::Error) -> bool {
     matches!(
         e.kind(),

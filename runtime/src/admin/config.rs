@@ -75,8 +75,8 @@ impl Config {
         }
     }
 
-    /// Allows an address that other machines can reach. The endpoints carry no secret of the program's, and
-    /// ask for none: whoever reaches the port reads them.
+    /// Allows an address that other machines can reach. The endpoints carry no secret of the
+    /// program's, and ask for none: whoever reaches the port reads them.
     pub fn allow_remote(mut self, allow: bool) -> Self {
         self.allow_remote = allow;
         self
@@ -88,8 +88,8 @@ impl Config {
         self
     }
 
-    /// Time for the head of a request to arrive, from its first byte (from the connection's start for the
-    /// first request); 5 s by default.
+    /// Time for the head of a request to arrive, from its first byte (from the connection's start
+    /// for the first request); 5 s by default.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.header_timeout = timeout;
         self
@@ -131,8 +131,9 @@ impl Config {
         self
     }
 
-    /// The exporter behind `/metrics`. Give one from [`Exporter::install`] to serve what the program itself
-    /// emits through `metrics`, too; by default a local one, which shows Flagstone's series only.
+    /// The exporter behind `/metrics`. Give one from [`Exporter::install`] to serve what the
+    /// program itself emits through `metrics`, too; by default a local one, which shows Flagstone's
+    /// series only.
     pub fn exporter(mut self, exporter: Exporter) -> Self {
         self.exporter = Some(exporter);
         self
@@ -144,9 +145,9 @@ impl Config {
         self
     }
 
-    /// Adds a top-level member to `/stats.json`. `section` runs at each request, on a thread that may block; if
-    /// it panics, the member says so and the others are shown. Its name must be none of [`MEMBERS`] and given
-    /// once.
+    /// Adds a top-level member to `/stats.json`. `section` runs at each request, on a thread that
+    /// may block; if it panics, the member says so and the others are shown. Its name must be none
+    /// of [`MEMBERS`] and given once.
     pub fn section(
         mut self,
         name: impl Into<String>,
@@ -156,9 +157,9 @@ impl Config {
         self
     }
 
-    /// Adds a check to `/healthz`, which answers 503 with the text of every check that fails. `check` runs on
-    /// the worker that serves the request, so that a full blocking pool does not look like an ill program: it
-    /// must not block.
+    /// Adds a check to `/healthz`, which answers 503 with the text of every check that fails.
+    /// `check` runs on the worker that serves the request, so that a full blocking pool does not
+    /// look like an ill program: it must not block.
     pub fn health(
         mut self,
         check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
@@ -242,7 +243,7 @@ impl fmt::Display for BindError {
         match self {
             Self::Remote(addr) => write!(
                 f,
-                "{addr} can be reached from other machines; allow_remote(true) serves it all the same"
+                "{addr} can be reached from other machines; allow_remote(true) serves it anyway"
             ),
             Self::Zero(what) => write!(f, "{what} must not be zero"),
             Self::Section(name) => write!(f, "the section name {name:?} is taken"),

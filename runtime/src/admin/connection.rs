@@ -8,10 +8,10 @@
 //! | busy | a complete head | `response_timeout` |
 //! | idle | a response handed over whole | `idle_timeout` |
 //!
-//! A response is handed over when hyper drops its body, all of which it then holds in its buffer; a client that does
-//! not read it is in the idle phase and ends with that limit. hyper's own header timeout stays off: it
-//! counts the idle time before a request, too, so a limit short enough for slow heads would cut
-//! connections between two scrapes.
+//! A response is handed over when hyper drops its body, all of which it then holds in its buffer; a
+//! client that does not read it is in the idle phase and ends with that limit. hyper's own header
+//! timeout stays off: it counts the idle time before a request, too, so a limit short enough for
+//! slow heads would cut connections between two scrapes.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -81,8 +81,8 @@ pub(super) async fn run(
     let mut limit = pin!(sleep_until(clock.deadline()));
     let in_time = poll_fn(|cx| {
         let mut end = connection.as_mut().poll(cx);
-        // After the poll, not before it: a request that has come in meanwhile is to be answered, and hyper closes a
-        // connection that has read nothing yet as soon as it is told.
+        // After the poll, not before it: a request that has come in meanwhile is to be answered,
+        // and hyper closes a connection that has read nothing yet as soon as it is told.
         if end.is_pending() && !is_told && closing.as_mut().poll(cx).is_ready() {
             is_told = true;
             connection.as_mut().graceful_shutdown();
@@ -115,7 +115,8 @@ enum Phase {
     Idle,
 }
 
-/// The phase of a connection and since when it is in it; shared by the stream, the replies and the limit.
+/// The phase of a connection and since when it is in it; shared by the stream, the replies and the
+/// limit.
 #[derive(Clone)]
 struct Clock {
     limits: Limits,

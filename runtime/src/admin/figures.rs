@@ -1,6 +1,7 @@
 //! What the server counts about itself.
 //!
-//! A lock around plain numbers: it is taken a few times per connection and request, for as long as an addition.
+//! A lock around plain numbers: it is taken a few times per connection and request, for as long as
+//! an addition.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -14,14 +14,16 @@
 //! # }
 //! ```
 //!
-//! It runs on any Tokio runtime with time and I/O enabled; [`runtime::Builder::admin`](crate::runtime::Builder::admin)
-//! does all of this by itself. It speaks HTTP/1 and only reads: every endpoint answers GET and HEAD, and nothing that
-//! a client sends changes the program. It holds against clients that are many, slow or rude: everything they could
-//! use up has a limit in [`Config`], and running out of file descriptors delays new connections instead of
-//! ending the server.
+//! It runs on any Tokio runtime with time and I/O enabled;
+//! [`runtime::Builder::admin`](crate::runtime::Builder::admin) does all of this by itself. It
+//! speaks HTTP/1 and only reads: every endpoint answers GET and HEAD, and nothing that a client
+//! sends changes the program. It holds against clients that are many, slow or rude: everything they
+//! could use up has a limit in [`Config`], and running out of file descriptors delays new
+//! connections instead of ending the server.
 //!
-//! Who does what: [`accept`] takes connections within the cap; [`connection`] runs one, with its limits in time;
-//! [`route`] picks the endpoint; each file in [`endpoint`] makes one kind of answer from the shared [`Site`].
+//! Who does what: `accept` takes connections within the cap; `connection` runs one, with its limits
+//! in time; `route` picks the endpoint; each file in `endpoint` makes one kind of answer from the
+//! shared `Site`.
 
 mod accept;
 mod config;
@@ -48,14 +50,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use accept::Acceptor;
 use site::Site;
 
-/// How long a shutdown lets connections go on before they are told: a request that a client has sent already
-/// may not have reached us yet, and would be lost with its connection.
+/// How long a shutdown lets connections go on before they are told: a request that a client has
+/// sent already may not have reached us yet, and would be lost with its connection.
 pub(crate) const LINGER: Duration = Duration::from_millis(200);
 
 /// How often the exporter's buffers are emptied, whether anyone scrapes or not.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Binds the admin server. Clients can connect from now on; they are answered once [`Admin::serve`] runs.
+/// Binds the admin server. Clients can connect from now on; they are answered once [`Admin::serve`]
+/// runs.
 ///
 /// # Errors
 /// See [`BindError`].
@@ -100,9 +103,9 @@ impl Admin {
         self.site.figures.clone()
     }
 
-    /// Serves until `shutdown` completes, then shuts down so that no reply is lost: connections that the
-    /// system has taken are still accepted, requests that were sent are answered, idle connections are
-    /// closed, and after [`Config::shutdown_grace`] what is left is cut off.
+    /// Serves until `shutdown` completes, then shuts down so that no reply is lost: connections
+    /// that the system has taken are still accepted, requests that were sent are answered, idle
+    /// connections are closed, and after [`Config::shutdown_grace`] what is left is cut off.
     ///
     /// Dropping the future cuts all connections off at once.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {

@@ -1,7 +1,7 @@
 //! Which endpoint answers a request: exact paths, GET and HEAD, nothing else.
 //!
-//! Endpoints that walk the heap or run code of the program's run on a thread that may block, so that a scrape
-//! never holds up a worker.
+//! Endpoints that walk the heap or run code of the program's run on a thread that may block, so
+//! that a scrape never holds up a worker.
 
 use std::sync::Arc;
 

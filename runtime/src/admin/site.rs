@@ -58,7 +58,8 @@ impl Site {
         }
     }
 
-    /// The one snapshot that an answer works from. Walks the heap: call it on a thread that may block.
+    /// The one snapshot that an answer works from. Walks the heap: call it on a thread that may
+    /// block.
     pub(super) fn snapshot(&self) -> Snapshot {
         let snapshot = Snapshot::take(&self.heap).with_admin(self.figures.snapshot());
         match &self.scavenger {

@@ -1,7 +1,7 @@
 //! The builder: a Tokio builder with our hooks, the scavenger and the admin server beside it.
 //!
-//! Owns a `tokio::runtime::Builder` and the settings that Tokio does not know. Settings are checked when
-//! building, so that a bad one is an error and not a panic.
+//! Owns a `tokio::runtime::Builder` and the settings that Tokio does not know. Settings are checked
+//! when building, so that a bad one is an error and not a panic.
 
 use std::error::Error;
 use std::fmt;
@@ -47,8 +47,8 @@ impl Builder {
 
     /// Starts from a Tokio builder with settings of its own.
     ///
-    /// Tokio keeps one thread hook of each kind: hooks that `tokio` has are replaced by ours. Give them to
-    /// this builder instead; it runs them beside ours. Both drivers are enabled.
+    /// Tokio keeps one thread hook of each kind: hooks that `tokio` has are replaced by ours. Give
+    /// them to this builder instead; it runs them beside ours. Both drivers are enabled.
     pub fn from_tokio(mut tokio: tokio::runtime::Builder) -> Self {
         tokio.enable_all();
         Self {
@@ -93,7 +93,8 @@ impl Builder {
         self
     }
 
-    /// Runs no scavenger: free memory then returns to the system only through the heap's slow paths.
+    /// Runs no scavenger: free memory then returns to the system only through the heap's slow
+    /// paths.
     pub fn without_scavenger(mut self) -> Self {
         self.scavenger = None;
         self
@@ -129,8 +130,8 @@ impl Builder {
         self
     }
 
-    /// The Tokio builder with every setting and our hooks in it, for a program that builds the runtime
-    /// itself. The scavenger and the admin server are not in it: start them with
+    /// The Tokio builder with every setting and our hooks in it, for a program that builds the
+    /// runtime itself. The scavenger and the admin server are not in it: start them with
     /// [`scavenger::spawn`] and [`admin::bind`].
     ///
     /// # Panics

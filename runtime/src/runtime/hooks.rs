@@ -7,12 +7,13 @@
 //! | `on_thread_unpark` | nothing: the first allocation takes the shard back |
 //! | `on_thread_stop` | [`thread::give_back`] |
 //!
-//! Tokio keeps one hook of each kind, so [`install`] replaces what the builder had; [`Hooks`] runs hooks of
-//! the program's own beside ours. Threads of the blocking pool start and stop like workers but never park:
-//! use [`spawn_blocking`](super::spawn_blocking) so that they hold nothing between two tasks.
+//! Tokio keeps one hook of each kind, so [`install`] replaces what the builder had; [`Hooks`] runs
+//! hooks of the program's own beside ours. Threads of the blocking pool start and stop like workers
+//! but never park: use [`spawn_blocking`](super::spawn_blocking) so that they hold nothing between
+//! two tasks.
 //!
-//! Order: at start our hook runs first, so the program's own already has a shard; at park and stop ours
-//! runs last, because anything that allocates after it would take the shard back.
+//! Order: at start our hook runs first, so the program's own already has a shard; at park and stop
+//! ours runs last, because anything that allocates after it would take the shard back.
 
 use std::fmt;
 use std::sync::Arc;
@@ -79,8 +80,8 @@ impl Hooks {
     pub fn install(self, tokio: &mut tokio::runtime::Builder) -> &mut tokio::runtime::Builder {
         let Self { start, stop, park, unpark } = self;
         tokio.on_thread_start(move || {
-            // Refused or not, the thread can allocate: without a shard the buckets serve it, and the heap
-            // counts the refusal.
+            // Refused or not, the thread can allocate: without a shard the buckets serve it, and
+            // the heap counts the refusal.
             let _ = thread::lease();
             run(&start);
         });

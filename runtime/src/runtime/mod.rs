@@ -1,11 +1,12 @@
 //! A Tokio runtime whose workers allocate from shards of their own.
 //!
-//! [`Builder`] builds it, with a [scavenger](crate::scavenger) and, if asked for, an [admin server](crate::admin)
+//! [`Builder`] builds it, with a [scavenger] and, if asked for, an [admin server](crate::admin)
 //! beside it. A program that builds its own Tokio runtime takes [`hooks`] alone.
 //!
-//! Shutdown, in [`Runtime`]'s drop as in [`Runtime::shutdown_timeout`], runs in this order: the admin server
-//! stops accepting and finishes its replies, while tasks still run; the scavenger ends its pass; Tokio drops the
-//! tasks and waits for its threads, whose stop hooks give their shards back.
+//! Shutdown, in [`Runtime`]'s drop as in [`Runtime::shutdown_timeout`], runs in this order: the
+//! admin server stops accepting and finishes its replies, while tasks still run; the scavenger ends
+//! its pass; Tokio drops the tasks and waits for its threads, whose stop hooks give their shards
+//! back.
 
 mod builder;
 pub mod hooks;
@@ -53,7 +54,8 @@ impl Runtime {
         self.tokio().block_on(future)
     }
 
-    /// Spawns a task. On a current-thread runtime it advances inside [`block_on`](Self::block_on) only.
+    /// Spawns a task. On a current-thread runtime it advances inside [`block_on`](Self::block_on)
+    /// only.
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -68,7 +70,8 @@ impl Runtime {
         self.tokio().handle()
     }
 
-    /// The address of the admin server, where one is configured; with the real port where 0 was asked for.
+    /// The address of the admin server, where one is configured; with the real port where 0 was
+    /// asked for.
     #[must_use]
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         Some(self.admin.as_ref()?.addr)
@@ -80,8 +83,8 @@ impl Runtime {
         self.scavenger.as_ref()
     }
 
-    /// A snapshot of the global heap, the process and this runtime: what the admin server shows. See
-    /// [`telemetry::Snapshot::take`] for its cost.
+    /// A snapshot of the global heap, the process and this runtime: what the admin server shows.
+    /// See [`telemetry::Snapshot::take`] for its cost.
     #[must_use]
     pub fn snapshot(&self) -> telemetry::Snapshot {
         let mut snapshot = telemetry::Snapshot::take(Heap::global());
@@ -90,8 +93,8 @@ impl Runtime {
         snapshot
     }
 
-    /// Shuts down in order, waiting at most `timeout` for replies of the admin server and for blocking tasks
-    /// together. The end of a scavenger's pass is always waited for.
+    /// Shuts down in order, waiting at most `timeout` for replies of the admin server and for
+    /// blocking tasks together. The end of a scavenger's pass is always waited for.
     pub fn shutdown_timeout(mut self, timeout: Duration) {
         let start = Instant::now();
         self.stop_parts(timeout);
@@ -100,8 +103,8 @@ impl Runtime {
         }
     }
 
-    /// Shuts down without waiting for replies or blocking tasks; unlike dropping, this may be called inside a
-    /// runtime. The end of a scavenger's pass is waited for.
+    /// Shuts down without waiting for replies or blocking tasks; unlike dropping, this may be
+    /// called inside a runtime. The end of a scavenger's pass is waited for.
     pub fn shutdown_background(mut self) {
         self.stop_parts(Duration::ZERO);
         if let Some(tokio) = self.tokio.take() {
@@ -109,7 +112,8 @@ impl Runtime {
         }
     }
 
-    /// Starts what is configured beside a Tokio runtime. When one part fails, those that run are stopped.
+    /// Starts what is configured beside a Tokio runtime. When one part fails, those that run are
+    /// stopped.
     fn start(
         tokio: tokio::runtime::Runtime,
         scavenger: Option<scavenger::Config>,
@@ -148,7 +152,8 @@ impl Runtime {
         if let Some(admin) = self.admin.take() {
             let _ = admin.shutdown.send(());
             let limit = limit.min(admin.grace.saturating_add(admin::LINGER));
-            // Inside a runtime or while unwinding, waiting could panic; Tokio's shutdown then cuts replies off.
+            // Inside a runtime or while unwinding, waiting could panic; Tokio's shutdown then cuts
+            // replies off.
             let may_wait = Handle::try_current().is_err() && !std::thread::panicking();
             if let (true, Some(tokio)) = (may_wait && !limit.is_zero(), &self.tokio) {
                 let _ = tokio.block_on(async { tokio::time::timeout(limit, admin.task).await });
@@ -164,10 +169,12 @@ impl Drop for Runtime {
     }
 }
 
-/// As [`tokio::task::spawn_blocking`], and the thread steps back from its shard when `f` returns or panics.
+/// As [`tokio::task::spawn_blocking`], and the thread steps back from its shard when `f` returns or
+/// panics.
 ///
-/// A thread of the blocking pool waits up to ten seconds for its next task, and Tokio has no hook for that
-/// wait; with plain `spawn_blocking` it keeps its shard, and the memory in it, for as long.
+/// A thread of the blocking pool waits up to ten seconds for its next task, and Tokio has no hook
+/// for that wait; with plain `spawn_blocking` it keeps its shard, and the memory in it, for as
+/// long.
 ///
 /// # Panics
 /// Outside a Tokio runtime.

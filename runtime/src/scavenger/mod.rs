@@ -1,14 +1,16 @@
 //! The scavenger: a thread that returns free memory while the program does something else.
 //!
-//! Every pass is one [`Heap::scavenge`]: it claims parked and idle shards, drains their inboxes, returns empty
-//! slabs and purges what has been free for longer than the heap's decay. Without it the slow paths of the
-//! heap do the same, but only for threads that allocate; with it an idle program shrinks, too.
+//! Every pass is one [`Heap::scavenge`]: it claims parked and idle shards, drains their inboxes,
+//! returns empty slabs and purges what has been free for longer than the heap's decay. Without it
+//! the slow paths of the heap do the same, but only for threads that allocate; with it an idle
+//! program shrinks, too.
 //!
-//! It is a thread of its own and not a Tokio task, so that memory comes back even while every worker is
-//! stuck in blocking code, the blocking pool is full, or a current-thread runtime is not being driven: moments
-//! in which a program holds the most. The thread sleeps between passes and gives its shard back before it does.
+//! It is a thread of its own and not a Tokio task, so that memory comes back even while every
+//! worker is stuck in blocking code, the blocking pool is full, or a current-thread runtime is not
+//! being driven: moments in which a program holds the most. The thread sleeps between passes and
+//! gives its shard back before it does.
 //!
-//! How often: see [`Config::interval`]. [`Pace`] holds the rules.
+//! How often: see [`Config::interval`]. `Pace` holds the rules.
 
 mod pace;
 
@@ -48,11 +50,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Time between two passes, between 1 ms and 1 hour; by default half the heap's decay, read anew before
-    /// every pass, and between 10 ms and 10 s.
+    /// Time between two passes, between 1 ms and 1 hour; by default half the heap's decay, read
+    /// anew before every pass, and between 10 ms and 10 s.
     ///
-    /// After a pass that found nothing the next one comes after twice this time, so that free memory is back
-    /// within two decay times; and passes never take more than about a twentieth of one core.
+    /// After a pass that found nothing the next one comes after twice this time, so that free
+    /// memory is back within two decay times; and passes never take more than about a twentieth of
+    /// one core.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = Some(interval);
         self
@@ -131,8 +134,8 @@ impl Figures {
     }
 }
 
-/// What the scavenger's thread and its handles share. The lock is held only to copy or set these fields,
-/// never during a pass.
+/// What the scavenger's thread and its handles share. The lock is held only to copy or set these
+/// fields, never during a pass.
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,

@@ -1,10 +1,11 @@
 //! How long the scavenger sleeps between two passes: plain arithmetic, no clock of its own.
 //!
 //! - Half the decay, so that what is due is purged at most half a decay late.
-//! - Twice that after a pass that found nothing: an idle program is woken half as often, and what a peak
-//!   leaves behind is still returned within two decay times (one to fall due, one to the next pass).
-//! - At least nineteen times the last pass, which keeps a heap of many gigabytes from taking more than a
-//!   twentieth of a core.
+//! - Twice that after a pass that found nothing: an idle program is woken half as often, and what a
+//!   peak leaves behind is still returned within two decay times (one to fall due, one to the next
+//!   pass).
+//! - At least nineteen times the last pass, which keeps a heap of many gigabytes from taking more
+//!   than a twentieth of a core.
 //!
 //! The bounds were chosen, not measured.
 

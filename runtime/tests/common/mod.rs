@@ -1,4 +1,5 @@
-//! An HTTP client made of bytes, so that tests can be as rude as they need; and an admin server to talk to.
+//! An HTTP client made of bytes, so that tests can be as rude as they need; and an admin server to
+//! talk to.
 #![allow(dead_code, reason = "each test binary uses a part of this module")]
 
 use std::io::{Read, Write};

@@ -1,8 +1,8 @@
-//! The families that the `metrics` facade cannot hold as what they are, written straight from the snapshot:
-//! counters of seconds, to the nanosecond, and the histogram of fallback sizes.
+//! The families that the `metrics` facade cannot hold as what they are, written straight from the
+//! snapshot: counters of seconds, to the nanosecond, and the histogram of fallback sizes.
 //!
-//! Lines are made by the formatting functions of `metrics-exporter-prometheus`, so that quoting and escaping
-//! are the same as for the families that the library renders.
+//! Lines are made by the formatting functions of `metrics-exporter-prometheus`, so that quoting and
+//! escaping are the same as for the families that the library renders.
 
 use metrics::{Key, Label};
 use metrics_exporter_prometheus::LabelSet;
@@ -37,8 +37,8 @@ pub(super) fn render(snapshot: &Snapshot, options: Options) -> String {
     text
 }
 
-/// `_bucket` lines in ascending order and the `_count`. There is no `_sum`: the heap counts requests by size
-/// and does not add the sizes up, and a made-up sum would be worse than none.
+/// `_bucket` lines in ascending order and the `_count`. There is no `_sum`: the heap counts
+/// requests by size and does not add the sizes up, and a made-up sum would be worse than none.
 fn histogram(lines: &mut String, series: &Series, snapshot: &Snapshot) {
     let heap: Labels = heap_label(snapshot).into_iter().collect();
     for (bound, count) in fallback_buckets(snapshot) {

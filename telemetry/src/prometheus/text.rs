@@ -1,8 +1,9 @@
 //! Prometheus text taken apart into families, merged, and put in order.
 //!
-//! The library renders families in the order of a hash table. Sorted output lets a reader find a series and
-//! compare two scrapes. Counters and gauges are sorted by name and labels, numbers inside by their value;
-//! histograms and summaries keep the order of their lines, which the format prescribes within one label set.
+//! The library renders families in the order of a hash table. Sorted output lets a reader find a
+//! series and compare two scrapes. Counters and gauges are sorted by name and labels, numbers
+//! inside by their value; histograms and summaries keep the order of their lines, which the format
+//! prescribes within one label set.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -21,7 +22,8 @@ struct Family {
 }
 
 impl Families {
-    /// Takes text apart. Expects what an exporter renders: the comments of a family before its samples.
+    /// Takes text apart. Expects what an exporter renders: the comments of a family before its
+    /// samples.
     pub(super) fn parse(text: &str) -> Self {
         let mut families = Self::default();
         let mut current = String::new();
@@ -40,8 +42,8 @@ impl Families {
         families
     }
 
-    /// Adds the families of `other`. Of a family that both have, the comments and the samples here win: a
-    /// sample given twice would make Prometheus refuse the whole scrape.
+    /// Adds the families of `other`. Of a family that both have, the comments and the samples here
+    /// win: a sample given twice would make Prometheus refuse the whole scrape.
     pub(super) fn merge(&mut self, other: Self) {
         for (name, theirs) in other.0 {
             let ours = self.0.entry(name).or_default();
@@ -88,12 +90,14 @@ fn comment(line: &str) -> Option<(&str, &str)> {
     matches!(keyword, "HELP" | "TYPE").then_some((keyword, rest))
 }
 
-/// Name and labels of a sample: all before its value. Values hold no space, and no timestamps are rendered.
+/// Name and labels of a sample: all before its value. Values hold no space, and no timestamps are
+/// rendered.
 fn key(sample: &str) -> &str {
     sample.rsplit_once(' ').map_or(sample, |(key, _)| key)
 }
 
-/// Order of two strings in which runs of digits compare as numbers: class="64" comes before class="128".
+/// Order of two strings in which runs of digits compare as numbers: class="64" comes before
+/// class="128".
 fn natural(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {

@@ -1,4 +1,5 @@
-//! Series per size class, over all shards and the class's bucket. Label `class`: bytes of one block.
+//! Series per size class, over all shards and the class's bucket. Label `class`: bytes of one
+//! block.
 
 use flagstone_slab::stats::ClassSnapshot;
 

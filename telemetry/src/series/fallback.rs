@@ -74,13 +74,14 @@ pub(super) const SERIES: &[Series] = &[
     ),
 ];
 
-/// Bounds that are always shown (64 bytes to 8 KiB); larger ones appear with the first request they hold.
+/// Bounds that are always shown (64 bytes to 8 KiB); larger ones appear with the first request they
+/// hold.
 const BOUNDS_ALWAYS: usize = 8;
 
 /// Cumulative counts by upper bound, then the total under `None`.
 ///
-/// A histogram that grows a bound keeps every older one, and counts never run backwards, so bounds never
-/// vanish.
+/// A histogram that grows a bound keeps every older one, and counts never run backwards, so bounds
+/// never vanish.
 pub(super) fn cumulative(fallback: &FallbackSnapshot) -> Vec<(Option<u64>, u64)> {
     let reached = fallback.histogram[..FALLBACK_BOUNDS - 1]
         .iter()

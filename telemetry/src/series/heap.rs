@@ -10,7 +10,7 @@ pub(super) const SERIES: &[Series] = &[
         Bytes,
         "flagstone_heap_bytes",
         "heap.bytes.{use}",
-        "Mapped bytes by what they are used for; the sum over `use` is flagstone_mapped_bytes less the residual.",
+        "Mapped bytes by use; their sum is flagstone_mapped_bytes less the residual.",
         Read::HeapBy("use", |s, emit| {
             let b = &s.heap.bytes;
             emit("live", b.live);
@@ -157,7 +157,7 @@ pub(super) const SERIES: &[Series] = &[
         Count,
         "flagstone_tier_hits_total",
         "heap.tiers.{tier}_hits",
-        "Allocations by the tier that served them.",
+        "Allocations that a tier served; those of a shard from its current slab, at once.",
         Read::HeapBy("tier", |s, emit| {
             emit("shard", s.heap.tiers.shard_hits);
             emit("bucket", s.heap.tiers.bucket_hits);
@@ -169,7 +169,7 @@ pub(super) const SERIES: &[Series] = &[
         Count,
         "flagstone_tier_misses_total",
         "heap.tiers.{tier}_misses",
-        "Allocations that found a tier's current slab empty and took its slow path.",
+        "Allocations that found a tier's current slab empty and took the slow path.",
         Read::HeapBy("tier", |s, emit| {
             emit("shard", s.heap.tiers.shard_misses);
             emit("bucket", s.heap.tiers.bucket_misses);

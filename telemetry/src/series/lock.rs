@@ -1,4 +1,5 @@
-//! Series per lock (requirement D7). Label `lock`: what it guards; buckets carry their `class`, too.
+//! Series per lock (requirement D7). Label `lock`: what it guards; buckets carry their `class`,
+//! too.
 
 use flagstone_slab::stats::LockSnapshot;
 
@@ -44,7 +45,7 @@ pub(super) const SERIES: &[Series] = &[
         Seconds,
         "flagstone_lock_hold_seconds_total",
         "heap.locks[lock,class].hold_nanos",
-        "Time that the lock was held.",
+        "Time that the lock was held, estimated from one acquisition in 16.",
         |l| l.hold_nanos,
     ),
 ];

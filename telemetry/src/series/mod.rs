@@ -1,12 +1,14 @@
 //! The table of everything that is exported: one row per series, its meaning beside its value.
 //!
-//! A row says the series' name, kind, unit, help, where `/stats.json` shows the same figure, and how it is
-//! read from a [`Snapshot`]. Prometheus text, the `metrics` facade, the test of `docs/stats.md` and the test
-//! that text and JSON agree all walk this table, so none of them can forget a figure.
+//! A row says the series' name, kind, unit, help, where `/stats.json` shows the same figure, and
+//! how it is read from a [`Snapshot`]. Prometheus text, the `metrics` facade, the test of
+//! `docs/stats.md` and the test that text and JSON agree all walk this table, so none of them can
+//! forget a figure.
 //!
-//! Which samples exist: a class has its series once it has served or prepared a block, judged by counters that
-//! never run backwards, so a series that was shown stays. A bucket's lock follows its class or its own
-//! acquisitions. Series of shards are given on request only. Parts that do not run in the process have none.
+//! Which samples exist: a class has its series once it has served or prepared a block, judged by
+//! counters that never run backwards, so a series that was shown stays. A bucket's lock has them
+//! once it was taken. Series of shards are given on request only. Parts that do not run in the
+//! process have none.
 
 mod class;
 mod fallback;
@@ -71,7 +73,8 @@ impl Kind {
     }
 }
 
-/// What a series counts. Readers give seconds as whole nanoseconds, so nothing is lost before output.
+/// What a series counts. Readers give seconds as whole nanoseconds, so nothing is lost before
+/// output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unit {
@@ -152,8 +155,8 @@ impl Series {
         self.help
     }
 
-    /// Where `/stats.json` shows the same figure: member names joined by dots. `{label}` stands for the value
-    /// of a label, `[label]` for the element of a list that the label names.
+    /// Where `/stats.json` shows the same figure: member names joined by dots. `{label}` stands for
+    /// the value of a label, `[label]` for the element of a list that the label names.
     #[must_use]
     pub fn json(&self) -> &'static str {
         self.json
@@ -203,7 +206,7 @@ impl Series {
                             let Some(class) = snapshot.heap.classes.get(usize::from(n)) else {
                                 continue;
                             };
-                            if lock.acquisitions == 0 && !is_used(class) {
+                            if lock.acquisitions == 0 {
                                 continue;
                             }
                             with(&[("lock", &lock.site.as_str()), ("class", &class.block_bytes)])
@@ -238,15 +241,15 @@ impl Series {
     }
 }
 
-/// The label that tells an instance heap from others. The global heap carries none, so that the common case
-/// stays short; an absent label and an empty one are the same to Prometheus.
+/// The label that tells an instance heap from others. The global heap carries none, so that the
+/// common case stays short; an absent label and an empty one are the same to Prometheus.
 pub(crate) fn heap_label(snapshot: &Snapshot) -> Option<(&'static str, String)> {
     let name = &snapshot.heap.heap;
     (!name.is_empty() && name != "global").then(|| ("heap", name.clone()))
 }
 
-/// Cumulative counts of fallback requests by upper bound in bytes, as a Prometheus histogram has them: bounds
-/// up to the largest one that any request has reached, then the overflow (`None`).
+/// Cumulative counts of fallback requests by upper bound in bytes, as a Prometheus histogram has
+/// them: bounds up to the largest one that any request has reached, then the overflow (`None`).
 pub(crate) fn fallback_buckets(snapshot: &Snapshot) -> Vec<(Option<u64>, u64)> {
     fallback::cumulative(&snapshot.heap.fallback)
 }

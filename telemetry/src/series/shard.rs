@@ -1,5 +1,5 @@
-//! Series of the shards: how many are in which state and what happened to their leases, and on request
-//! every shard by itself (label `shard`: its number).
+//! Series of the shards: how many are in which state and what happened to their leases, and on
+//! request every shard by itself (label `shard`: its number).
 
 use flagstone_slab::stats::{ShardSnapshot, ShardState};
 

@@ -1,7 +1,8 @@
 //! Figures of the process: version, start, uptime, threads.
 //!
-//! On Linux they come from `/proc`. The start is read once and kept, because the wall clock may be set later
-//! and a start time that moves looks like a restart; uptime then follows the monotonic clock.
+//! On Linux they come from `/proc`. The start is read once and kept, because the wall clock may be
+//! set later and a start time that moves looks like a restart; uptime then follows the monotonic
+//! clock.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};

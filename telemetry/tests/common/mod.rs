@@ -1,5 +1,5 @@
-//! A snapshot in which every figure is set and no two are equal, so that a test can tell them apart; and a
-//! small reader of Prometheus text.
+//! A snapshot in which every figure is set and no two are equal, so that a test can tell them
+//! apart; and a small reader of Prometheus text.
 #![allow(dead_code, reason = "each test binary uses a part of this module")]
 
 use std::collections::BTreeMap;
