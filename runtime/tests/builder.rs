@@ -177,11 +177,14 @@ fn shutdown_timeout_does_not_wait_for_stuck_work() {
 }
 
 #[test]
-fn a_runtime_can_be_ended_inside_another() {
+fn a_runtime_can_be_built_and_ended_inside_another() {
     let outer = Builder::new_current_thread().build().expect("build");
     outer.block_on(async {
         let inner =
             Builder::new_multi_thread().worker_threads(1).admin(config()).build().expect("build");
+        let taken = admin::Config::new(inner.admin_addr().expect("configured"));
+        let error = Builder::new_multi_thread().worker_threads(1).admin(taken).build();
+        assert!(matches!(error, Err(BuildError::Admin(_))), "an error here, too, and no panic");
         inner.shutdown_background();
     });
 }

@@ -13,6 +13,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 fn running_out_of_descriptors_delays_connections_and_ends_nothing() {
     let server = Server::start(config());
     assert_eq!(server.get("/healthz").status, 200);
+    // Its end of that connection must not become the free descriptor below.
+    wait_until("the first connection to close", || server.figures.snapshot().open_connections == 0);
 
     let before = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(64), ..before }).expect("setrlimit");

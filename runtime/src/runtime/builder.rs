@@ -151,7 +151,7 @@ impl Builder {
     /// Builds the runtime, binds the admin server's address and starts what is configured.
     ///
     /// # Errors
-    /// See [`BuildError`]. Nothing is left running.
+    /// See [`BuildError`]. Threads that were started end by themselves.
     pub fn build(mut self) -> Result<Runtime, BuildError> {
         if self.worker_threads == Some(0) {
             return Err(BuildError::Zero("worker_threads"));

@@ -27,6 +27,8 @@ use crate::{Heap, admin, scavenger, telemetry, thread};
 ///
 /// Dropping it shuts it down in order, waiting for replies of the admin server (at most
 /// [`admin::Config::shutdown_grace`]) and, as Tokio does, for blocking tasks without a limit.
+/// Dropping it inside a runtime panics, as dropping Tokio's does; [`Runtime::shutdown_background`]
+/// is for that.
 #[derive(Debug)]
 pub struct Runtime {
     /// `None` only once it is shut down.
@@ -120,26 +122,41 @@ impl Runtime {
         admin: Option<admin::Config>,
     ) -> Result<Self, BuildError> {
         let mut runtime = Self { tokio: Some(tokio), scavenger: None, admin: None };
+        match runtime.start_parts(scavenger, admin) {
+            Ok(()) => Ok(runtime),
+            Err(e) => {
+                // Not by dropping, which would panic where building is allowed: inside a runtime.
+                runtime.shutdown_background();
+                Err(e)
+            }
+        }
+    }
+
+    fn start_parts(
+        &mut self,
+        scavenger: Option<scavenger::Config>,
+        admin: Option<admin::Config>,
+    ) -> Result<(), BuildError> {
         if let Some(config) = scavenger {
-            runtime.scavenger = Some(config.spawn().map_err(BuildError::Scavenger)?);
+            self.scavenger = Some(config.spawn().map_err(BuildError::Scavenger)?);
         }
         if let Some(mut config) = admin {
-            if let Some(scavenger) = &runtime.scavenger {
+            if let Some(scavenger) = &self.scavenger {
                 config = config.scavenger_if_none(scavenger.figures());
             }
             let grace = config.grace();
             let server = {
-                let _context = runtime.handle().enter();
+                let _context = self.handle().enter();
                 admin::bind_now(config).map_err(BuildError::Admin)?
             };
             let (addr, figures) = (server.local_addr(), server.figures());
             let (shutdown, asked) = oneshot::channel();
-            let task = runtime.spawn(server.serve(async {
+            let task = self.spawn(server.serve(async {
                 let _ = asked.await;
             }));
-            runtime.admin = Some(AdminTask { addr, figures, grace, shutdown, task });
+            self.admin = Some(AdminTask { addr, figures, grace, shutdown, task });
         }
-        Ok(runtime)
+        Ok(())
     }
 
     fn tokio(&self) -> &tokio::runtime::Runtime {
