@@ -69,3 +69,8 @@ pub mod scavenger;
 pub use flagstone_epoch as epoch;
 pub use flagstone_slab::{Flagstone, Heap, stats, thread};
 pub use flagstone_telemetry as telemetry;
+
+/// The README's example, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
