@@ -173,23 +173,21 @@ impl Fallback {
         self.counts.resizes.add(1);
     }
 
-    /// Bytes that the block may hold.
+    /// Bytes from an address to the end of the block around it, or `None` if the address lies in
+    /// the head or past the end.
     ///
     /// # Safety
-    /// As [`free`](Self::free), but the caller keeps the block.
-    pub(crate) unsafe fn usable_size(block: Block) -> usize {
-        // SAFETY: as in `free`.
-        let head = unsafe { &(*head_of(block)).fallback };
-        head.base.get() + head.mapped.get() - block.addr()
+    /// `head` is the head of a fallback block in use.
+    pub(crate) unsafe fn usable_size(head: *const Segment, address: usize) -> Option<usize> {
+        // SAFETY: by contract.
+        let fallback = unsafe { &(*head).fallback };
+        let end = fallback.base.get() + fallback.mapped.get();
+        (head.addr() + os::page_size()..end).contains(&address).then(|| end - address)
     }
 
-    /// The heap that the block belongs to.
-    ///
-    /// # Safety
-    /// The segment map says that `block` is a fallback block.
-    pub(crate) unsafe fn heap_of(block: Block) -> HeapId {
-        // SAFETY: the map's entry says that the head is mapped.
-        unsafe { (*head_of(block)).heap() }
+    /// The head of the block around an address whose entry in the segment map is *apart*.
+    pub(crate) fn head_apart(address: *mut u8) -> *const Segment {
+        Segment::base_of(address).wrapping_byte_sub(os::page_size())
     }
 
     /// The counters, without the lock.
@@ -221,7 +219,7 @@ impl Fallback {
 /// The head of a fallback block.
 fn head_of(block: Block) -> *const Segment {
     if block.addr().is_multiple_of(SEGMENT_BYTES) {
-        block.wrapping_sub(os::page_size()).cast_const().cast()
+        Fallback::head_apart(block)
     } else {
         Segment::base_of(block)
     }

@@ -9,7 +9,8 @@
 use super::fallback::Fallback;
 use super::{Heap, local};
 use crate::layout::{
-    Block, ChainWord, HeadKind, Kind, OwnerKind, Segment, SegmentMap, Slab, SlabPtr, slab_of,
+    Block, ChainWord, HeadKind, Kind, OwnerKind, SEGMENT_BYTES, Segment, SegmentMap, Slab, SlabPtr,
+    slab_of,
 };
 use crate::os::{self, fatal};
 use crate::shard::lease::{LeaseWord, Take};
@@ -19,7 +20,8 @@ impl Heap {
     /// Bytes that the block at `address` really holds, or `None` if it is not in this heap.
     ///
     /// Reads the segment map first and only what the map says is ours, so any address may be asked
-    /// about; for one inside a free block the answer is its block's size all the same.
+    /// about while no other thread frees the memory around it; for one inside a free block the
+    /// answer is its block's size all the same, for one inside a fallback block what follows it.
     pub fn usable_size(&self, address: *const u8) -> Option<usize> {
         let block = address.cast_mut();
         match SegmentMap::kind(address.addr()) {
@@ -29,17 +31,21 @@ impl Heap {
                 // read only through fields of its first page.
                 unsafe {
                     if (*segment).kind() == HeadKind::Fallback {
-                        return Some(Fallback::usable_size(block));
+                        return Fallback::usable_size(segment, address.addr());
                     }
                     let slab = slab_of(block);
                     let in_use = owner_word(slab).get().kind() != OwnerKind::None;
                     in_use.then(|| slab.block_bytes.get() as usize)
                 }
             }
-            // SAFETY: the map says that this is a fallback block.
-            Kind::Apart => unsafe {
-                (Fallback::heap_of(block) == self.id).then(|| Fallback::usable_size(block))
-            },
+            Kind::Apart => {
+                let head = Fallback::head_apart(block);
+                // SAFETY: the map says that a fallback block's head lies there.
+                unsafe {
+                    let ours = (*head).heap() == self.id;
+                    ours.then(|| Fallback::usable_size(head, address.addr())).flatten()
+                }
+            }
             _ => None,
         }
     }
@@ -115,8 +121,13 @@ impl Heap {
                 }
                 Some(slab)
             }
-            // SAFETY: the map says that this is a fallback block.
-            Kind::Apart if unsafe { Fallback::heap_of(block) } == self.id => None,
+            // SAFETY: the map says that a fallback block's head lies there.
+            Kind::Apart if unsafe { (*Fallback::head_apart(block)).heap() } == self.id => {
+                if !block.addr().is_multiple_of(SEGMENT_BYTES) {
+                    fatal(format_args!("free of {block:p}, which is not the start of a block"));
+                }
+                None
+            }
             Kind::Foreign => {
                 fatal(format_args!("free of {block:p}, which no Flagstone heap handed out"))
             }

@@ -1,0 +1,73 @@
+//! Any address may be asked about: inside a block, before it, after it, in nobody's memory.
+
+use std::alloc::{GlobalAlloc, Layout};
+
+use flagstone_slab::{Flagstone, Heap};
+
+#[global_allocator]
+static ALLOCATOR: Flagstone = Flagstone::new();
+
+const SEGMENT: usize = 4 << 20;
+
+fn with_block(bytes: usize, align: usize, check: impl FnOnce(*mut u8)) {
+    let layout = Layout::from_size_align(bytes, align).unwrap();
+    // SAFETY: the layout is not empty; the block is freed once, with it.
+    unsafe {
+        let block = ALLOCATOR.alloc(layout);
+        assert!(!block.is_null());
+        // Contents that make the worst head: every field large, every byte the heap's own number.
+        block.write_bytes(1, bytes);
+        check(block);
+        ALLOCATOR.dealloc(block, layout);
+    }
+}
+
+// requirement: D5
+#[test]
+fn inside_a_block_of_its_own_the_rest_of_it_is_usable() {
+    let heap = Heap::global();
+    for (bytes, align) in [(600 << 10, 8), (3 << 20, 1 << 17), (9 << 20, 8), (5 << 20, SEGMENT)] {
+        with_block(bytes, align, |block| {
+            let whole = heap.usable_size(block).expect("the block is the heap's");
+            assert!(whole >= bytes && whole < bytes + (64 << 10), "{whole} for {bytes}");
+            for offset in [1, 4096, 300 << 10] {
+                let inside = block.wrapping_add(offset);
+                assert_eq!(heap.usable_size(inside), Some(whole - offset), "{bytes} at {offset}");
+            }
+        });
+    }
+}
+
+// requirement: D5
+#[test]
+fn outside_a_block_of_its_own_nothing_is_usable() {
+    let heap = Heap::global();
+    with_block(600 << 10, 8, |block| {
+        let head = block.map_addr(|address| address & !(SEGMENT - 1));
+        assert_eq!(heap.usable_size(head), None, "the head");
+        assert_eq!(heap.usable_size(head.wrapping_add(8)), None, "inside the head");
+        assert_eq!(heap.usable_size(block.wrapping_add(1 << 20)), None, "past the end");
+    });
+    with_block(600 << 10, SEGMENT, |block| {
+        assert_eq!(heap.usable_size(block.wrapping_sub(8)), None, "the head");
+        assert_eq!(heap.usable_size(block.wrapping_add(1 << 20)), None, "past the end");
+    });
+}
+
+// requirement: D5
+#[test]
+fn heads_of_segments_and_foreign_memory_hold_no_block() {
+    let heap = Heap::global();
+    with_block(100, 8, |block| {
+        let head = block.map_addr(|address| address & !(SEGMENT - 1));
+        assert_eq!(heap.usable_size(head), None);
+        assert_eq!(heap.usable_size(head.wrapping_add(4096)), None);
+        assert!(heap.usable_size(block).is_some_and(|bytes| (100..=112).contains(&bytes)));
+    });
+    let local = 0u8;
+    static STATIC: u8 = 0;
+    for address in [&raw const local, &raw const STATIC, std::ptr::null(), usize::MAX as *const u8]
+    {
+        assert_eq!(heap.usable_size(address), None);
+    }
+}
