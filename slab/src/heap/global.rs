@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;
 
 use super::{Heap, local};
-use crate::layout::{Block, HeapId, LARGEST, class_info, class_of_common, class_of_layout};
+use crate::layout::{Block, HeapId, LARGEST, class_of_layout};
 use crate::shard::Freed;
 
 /// The allocator to name in `#[global_allocator]` (requirement P1).
@@ -98,8 +98,7 @@ impl Flagstone {
     #[cold]
     unsafe fn realloc_slow(&self, block: Block, layout: Layout, new_size: usize) -> Block {
         let heap = Heap::global();
-        let class = class_of_layout(layout.size(), layout.align());
-        let fallback = class.is_none();
+        let fallback = class_of_layout(layout.size(), layout.align()).is_none();
         if fallback && (new_size > LARGEST || class_of_layout(new_size, layout.align()).is_none()) {
             // SAFETY: the layout says that this is a fallback block.
             let moved = unsafe {
@@ -116,9 +115,9 @@ impl Flagstone {
                 return moved;
             }
         }
-        if let Some(class) = class {
+        // What the block holds, which is more than its layout's class after a shrink that stayed.
+        if !fallback && let Some(bytes) = heap.usable_size(block) {
             // Shrinking by less than half stays: the copy would cost more than the rest is worth.
-            let bytes = class_info(class).block_bytes as usize;
             if new_size <= bytes && new_size >= bytes / 2 {
                 return block;
             }
