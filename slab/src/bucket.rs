@@ -33,6 +33,14 @@ struct BucketSlabs {
 // SAFETY: the raw pointers name slabs that the lock's holder owns (rule B1).
 unsafe impl Send for BucketSlabs {}
 
+/// What a bucket gave.
+pub(crate) struct BucketAlloc {
+    /// The block; null when no slab of the bucket has one.
+    pub(crate) block: Block,
+    /// Whether it was the last one of its slab: a moment to look for a peak.
+    pub(crate) filled: bool,
+}
+
 /// What a bucket said to a free.
 #[must_use]
 pub(crate) enum BucketFree {
@@ -55,12 +63,14 @@ impl Bucket {
         }
     }
 
-    /// Allocates a block; null when no slab of the bucket has one.
-    pub(crate) fn alloc(&self, key: LinkKey, threshold: &ContentionThreshold) -> Block {
+    /// Allocates a block.
+    pub(crate) fn alloc(&self, key: LinkKey, threshold: &ContentionThreshold) -> BucketAlloc {
         let slabs = self.slabs.lock(threshold);
         // SAFETY: the lock makes the listed slabs ours (rule B1).
         unsafe {
-            let Some(slab) = slabs.partial.first().as_ref() else { return std::ptr::null_mut() };
+            let Some(slab) = slabs.partial.first().as_ref() else {
+                return BucketAlloc { block: std::ptr::null_mut(), filled: false };
+            };
             let block = match slab.pop(key) {
                 Some(block) => block,
                 None => {
@@ -69,13 +79,14 @@ impl Bucket {
                 }
             };
             debug_assert!(!block.is_null(), "a slab without free blocks was listed");
-            if slab.free.get().is_null() && slab.linked.get() == slab.capacity.get() {
+            let filled = slab.free.get().is_null() && slab.linked.get() == slab.capacity.get();
+            if filled {
                 slabs.partial.remove(slab);
                 self.listed.sub(1);
                 owner_word(slab).set(Owner::BUCKET.full());
             }
             self.allocs.add(1);
-            block
+            BucketAlloc { block, filled }
         }
     }
 

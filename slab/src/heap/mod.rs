@@ -53,6 +53,9 @@ pub struct Heap {
     pub(crate) window_high_water: [SharedCounter; MAX_CLASSES],
     /// Posts by threads without a shard: blocks and batches, each a batch.
     pub(crate) unsharded_posts: SharedCounter,
+    /// Posts that needed no inbox, because their slab was a bucket's or the poster's own by then.
+    pub(crate) direct_blocks: SharedCounter,
+    pub(crate) direct_batches: SharedCounter,
     pub(crate) failures: SharedCounter,
     /// Slabs that shards brought back through scavenging, for reports.
     pub(crate) scavenges: SharedCounter,
@@ -76,6 +79,8 @@ impl Heap {
             high_water: [const { SharedCounter::new() }; MAX_CLASSES],
             window_high_water: [const { SharedCounter::new() }; MAX_CLASSES],
             unsharded_posts: SharedCounter::new(),
+            direct_blocks: SharedCounter::new(),
+            direct_batches: SharedCounter::new(),
             failures: SharedCounter::new(),
             scavenges: SharedCounter::new(),
         }

@@ -89,9 +89,13 @@ impl Heap {
     fn alloc_from_bucket(&self, class: usize) -> Block {
         let bucket = &self.buckets[class];
         loop {
-            let block = bucket.alloc(self.key(), &self.threshold);
-            if !block.is_null() {
-                return block;
+            let from_bucket = bucket.alloc(self.key(), &self.threshold);
+            if from_bucket.filled {
+                // Slabs that came from shards are filled without a miss.
+                self.note_in_use(class);
+            }
+            if !from_bucket.block.is_null() {
+                return from_bucket.block;
             }
             bucket.misses.add(1);
             self.note_in_use(class);

@@ -8,6 +8,7 @@
 
 use super::fallback::Fallback;
 use super::{Heap, local};
+use crate::bucket::BucketFree;
 use crate::layout::{
     Block, ChainWord, HeadKind, Kind, OwnerKind, SEGMENT_BYTES, Segment, SegmentMap, Slab, SlabPtr,
     slab_of,
@@ -184,7 +185,10 @@ impl Heap {
                     // SAFETY: shards are never freed before their heap; the chain is ours to give.
                     unsafe {
                         match shard {
-                            Some(own) if std::ptr::eq(own, owner) => self.take_back(own, &chain),
+                            Some(own) if std::ptr::eq(own, owner) => {
+                                self.count_direct(&chain);
+                                self.take_back(own, &chain);
+                            }
                             _ => {
                                 (*owner).post(chain.head, chain.word());
                                 self.visit_sleeper(&*owner);
@@ -198,12 +202,13 @@ impl Heap {
                     let bucket = &self.buckets[class];
                     // SAFETY: the chain is ours and its slab of the bucket's class.
                     match unsafe { bucket.free(&chain, self.key(), &self.threshold) } {
-                        crate::bucket::BucketFree::Done => return,
-                        crate::bucket::BucketFree::Emptied(slab) => {
+                        BucketFree::Done => return self.count_direct(&chain),
+                        BucketFree::Emptied(slab) => {
+                            self.count_direct(&chain);
                             // SAFETY: the bucket gave the slab up.
                             return unsafe { self.pool_give(slab) };
                         }
-                        crate::bucket::BucketFree::Moved => {}
+                        BucketFree::Moved => {}
                     }
                 }
                 OwnerKind::None => {
@@ -211,6 +216,11 @@ impl Heap {
                 }
             }
         }
+    }
+
+    fn count_direct(&self, chain: &Chain) {
+        self.direct_blocks.add(u64::from(chain.count));
+        self.direct_batches.add(1);
     }
 
     /// Takes back what others posted to the shard; returns the number of blocks, wherever they

@@ -95,6 +95,8 @@ impl Heap {
         let mut remote = RemoteSnapshot {
             posted_blocks: unsharded,
             posted_batches: unsharded,
+            drained_blocks: self.direct_blocks.get(),
+            drained_batches: self.direct_batches.get(),
             ..RemoteSnapshot::default()
         };
         for shard in shards {

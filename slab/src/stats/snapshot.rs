@@ -261,9 +261,9 @@ pub struct RemoteSnapshot {
     pub posted_blocks: u64,
     /// Batches posted: one atomic operation each.
     pub posted_batches: u64,
-    /// Blocks that owners took back.
+    /// Blocks that owners took back, buckets included.
     pub drained_blocks: u64,
-    /// Batches that owners took back.
+    /// Batches that owners took back, buckets included.
     pub drained_batches: u64,
     /// Batches passed on because the slab's owner had changed.
     pub forwarded_batches: u64,
@@ -330,7 +330,8 @@ impl HeapSnapshot {
         self.shards.iter().filter(|s| s.state == state).count()
     }
 
-    /// Blocks freed by other threads and not yet taken back: gathered, posted or in between.
+    /// Blocks posted by the threads that freed them and not yet taken back. What is still gathered
+    /// shows as [`outbox_bytes`](RemoteSnapshot::outbox_bytes).
     pub fn deferred_blocks(&self) -> u64 {
         self.remote.posted_blocks.saturating_sub(self.remote.drained_blocks)
     }
