@@ -6,7 +6,7 @@
 //! class's bucket lock; whoever meets such a word asks the bucket, which looks at the word again
 //! under its lock. Lock order: a bucket's lock is never held while another lock is taken.
 
-use crate::counter::{Counter, SharedCounter};
+use crate::counter::{Counter, SharedCounter, came_and_went};
 use crate::layout::{Block, LinkKey, Owner, OwnerKind, Slab, SlabList, SlabPtr};
 use crate::lock::{ContentionThreshold, CountedLock};
 use crate::shard::{Chain, owner_word};
@@ -16,9 +16,9 @@ use crate::stats::{LockSite, LockSnapshot};
 pub(crate) struct Bucket {
     slabs: CountedLock<BucketSlabs>,
     /// Blocks allocated here. Written under the lock.
-    pub(crate) allocs: Counter,
+    allocs: Counter,
     /// Blocks freed here. Written under the lock.
-    pub(crate) frees: Counter,
+    frees: Counter,
     /// Times that a fresh slab was needed.
     pub(crate) misses: SharedCounter,
     /// Slabs in the list, so that shards in search of one need no lock to see that there is none.
@@ -175,6 +175,11 @@ impl Bucket {
             }
         }
         None
+    }
+
+    /// Blocks allocated and taken back here so far. Any thread.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        came_and_went(&self.allocs, &self.frees)
     }
 
     /// Counters of the bucket's lock.

@@ -47,7 +47,7 @@ impl Counter {
     }
 
     /// Reads a counter that must not appear ahead of one that is read after it.
-    /// Acquire pairs with [`add_after`](Self::add_after).
+    /// Acquire pairs with [`add_after`](Self::add_after), and keeps reads in their order.
     pub(crate) fn get_before(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
@@ -62,6 +62,27 @@ impl Counter {
     /// The writer only. For gauges that this type also carries.
     pub(crate) fn sub(&self, n: u64) {
         self.set(self.get().wrapping_sub(n));
+    }
+}
+
+/// Reads a counter of things that came and one of things that went, as a pair whose difference
+/// means something, whenever the reader may be interrupted.
+///
+/// If the second stands still around the read of the first, the writer was at that pair at some
+/// moment. A busy writer gets a few tries; then the pair is one that shows too few present and
+/// not too many, so that nobody takes it for a peak.
+pub(crate) fn came_and_went(came: &Counter, went: &Counter) -> (u64, u64) {
+    const TRIES: usize = 4;
+    let mut before = went.get_before();
+    let mut tries = 0;
+    loop {
+        let now = came.get_before();
+        let after = went.get_before();
+        tries += 1;
+        if after == before || tries == TRIES {
+            return (now, after);
+        }
+        before = after;
     }
 }
 

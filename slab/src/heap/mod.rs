@@ -150,8 +150,7 @@ impl Heap {
 
     /// Blocks of a class in use, over all shards and the bucket.
     pub(crate) fn class_in_use(&self, class: usize) -> u64 {
-        let (mut allocs, mut frees) =
-            (self.buckets[class].allocs.get(), self.buckets[class].frees.get());
+        let (mut allocs, mut frees) = self.buckets[class].counts();
         for shard in self.shards.iter() {
             let (a, f) = shard.class_counts(class);
             allocs += a;
@@ -167,10 +166,17 @@ impl Heap {
         // No more than all blocks of all slabs can be in use: below the mark there is nothing to
         // look for, and the shards' counters stay in their owners' caches.
         if room > self.high_water[class].get() || room > self.window_high_water[class].get() {
-            let in_use = self.class_in_use(class);
-            self.high_water[class].raise_to(in_use);
-            self.window_high_water[class].raise_to(in_use);
+            self.raise_high_water(class, self.class_in_use(class));
         }
+    }
+
+    /// Raises a class's high-water marks to a sum over shards and bucket, which is not of one
+    /// moment: what one shard freed and another took since may be in it twice. What the slabs
+    /// cannot hold was never in use.
+    pub(crate) fn raise_high_water(&self, class: usize, in_use: u64) {
+        let room = self.pool.class_slabs(class) * u64::from(class_info(class).capacity);
+        self.high_water[class].raise_to(in_use.min(room));
+        self.window_high_water[class].raise_to(in_use.min(room));
     }
 
     /// The key of the heap's free-list links, made on first use.

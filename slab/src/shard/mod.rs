@@ -34,7 +34,7 @@ mod imp {
     use super::inbox::{Inbox, Post};
     use super::lease::Lease;
     use super::outbox::Outbox;
-    use crate::counter::{Counter, Figure};
+    use crate::counter::{Counter, Figure, came_and_went};
     use crate::layout::{
         Block, ChainWord, EMPTY_SLAB, LinkKey, MAX_CLASSES, Owner, SlabList, SlabPtr,
     };
@@ -158,13 +158,8 @@ mod imp {
         }
 
         /// Blocks of a class allocated and taken back so far. Any thread.
-        ///
-        /// Frees are read first: a block's allocation is counted before its free, so the figures
-        /// never show more frees than allocations of this shard's own blocks by more than what
-        /// other threads changed in between.
         pub(crate) fn class_counts(&self, class: usize) -> (u64, u64) {
-            let frees = self.frees[class].get();
-            (self.allocs[class].get(), frees)
+            came_and_went(&self.allocs[class], &self.frees[class])
         }
 
         /// The shard made before this one.

@@ -34,13 +34,11 @@ impl Heap {
         snapshot.locks.push(self.pool.lock_snapshot());
         snapshot.locks.push(self.shards.lock_snapshot());
         snapshot.locks.push(self.fallback.lock_snapshot());
-        for shard in self.shards.iter() {
-            // A shard made since the vector was sized is shown next time.
-            if snapshot.shards.len() < snapshot.shards.capacity() {
-                snapshot.shards.push(shard_snapshot(shard));
-            }
+        // The list is newest first. A shard made since the vector was sized is shown next time.
+        let room = snapshot.shards.capacity();
+        for shard in self.shards.iter().filter(|shard| (shard.index as usize) < room) {
+            snapshot.shards.push(shard_snapshot(shard));
         }
-        // The list is newest first.
         snapshot.shards.reverse();
         snapshot.fallback = self.fallback.snapshot();
         snapshot.segments = self.pool.snapshot();
@@ -62,12 +60,13 @@ impl Heap {
         let info = class_info(class);
         let bucket = &self.buckets[class];
         let slabs = self.pool.class_slabs(class);
+        let (bucket_allocs, bucket_frees) = bucket.counts();
         let mut counts = ClassSnapshot {
             block_bytes: u64::from(info.block_bytes),
-            frees: bucket.frees.get(),
-            allocs: bucket.allocs.get(),
-            bucket_allocs: bucket.allocs.get(),
-            bucket_frees: bucket.frees.get(),
+            allocs: bucket_allocs,
+            frees: bucket_frees,
+            bucket_allocs,
+            bucket_frees,
             refills: bucket.misses.get(),
             slabs,
             slab_bytes: slabs * info.slab_bytes() as u64,
@@ -83,8 +82,7 @@ impl Heap {
         counts.in_use = counts.allocs.saturating_sub(counts.frees);
         counts.free_blocks = (slabs * u64::from(info.capacity)).saturating_sub(counts.in_use);
         // What is in use now is a witness too.
-        self.high_water[class].raise_to(counts.in_use);
-        self.window_high_water[class].raise_to(counts.in_use);
+        self.raise_high_water(class, counts.in_use);
         counts.high_water = self.high_water[class].get();
         counts.window_high_water = self.window_high_water[class].get();
         counts
