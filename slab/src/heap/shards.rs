@@ -12,7 +12,7 @@ use crate::lock::{ContentionThreshold, CountedLock};
 use crate::os;
 use crate::port::Backing;
 use crate::shard::Shard;
-use crate::shard::lease::Take;
+use crate::shard::lease::{LeaseWord, Take};
 use crate::stats::{LockSite, LockSnapshot};
 use crate::sync::{AtomicPtr, Ordering};
 
@@ -51,7 +51,11 @@ impl ShardList {
         backing: &dyn Backing,
         threshold: &ContentionThreshold,
     ) -> Option<&'static Shard> {
-        let shard = match self.iter().find(|shard| shard.lease.try_lease() == Take::Taken) {
+        // The look before the exchange leaves the lines of leased shards with their threads.
+        let take = |shard: &&'static Shard| {
+            shard.lease.word() == LeaseWord::IDLE && shard.lease.try_lease() == Take::Taken
+        };
+        let shard = match self.iter().find(take) {
             Some(shard) => shard,
             None => self.grow(key, backing, threshold).or_else(|| {
                 self.refusals.add(1);
