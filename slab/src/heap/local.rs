@@ -74,10 +74,16 @@ pub(crate) fn acquire() -> Option<&'static Shard> {
         }
         // The hook first: a shard leased without it would stay leased when the thread is gone.
         // Arming may allocate on some systems, through us: then the nested call finds the phase
-        // set and goes on.
-        if local.phase.replace(Phase::Armed) == Phase::Running && !os::arm_thread_exit(on_exit) {
-            local.phase.set(Phase::Ended);
-            return None;
+        // set, goes on, and has leased for us.
+        if local.phase.replace(Phase::Armed) == Phase::Running {
+            if !os::arm_thread_exit(on_exit) {
+                give_back();
+                local.phase.set(Phase::Ended);
+                return None;
+            }
+            if !local.home.get().is_null() {
+                return acquire();
+            }
         }
         let heap = Heap::global();
         let shard = heap.shards.lease(heap.key(), heap.backing, &heap.threshold)?;
