@@ -101,12 +101,13 @@ impl Slab {
         segment.wrapping_add(self.first_slice() * SLICE_BYTES)
     }
 
-    /// Whether `block` is the address of one of the slab's blocks.
+    /// Whether `block` is the address of one of the slab's blocks. For whoever has a block of it:
+    /// reads only what rule S2 lets them.
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn is_block(&self, block: Block) -> bool {
         let offset = block.addr().wrapping_sub(self.start().addr());
         let bytes = self.block_bytes.get() as usize;
-        offset.is_multiple_of(bytes) && offset / bytes < self.linked.get() as usize
+        offset.is_multiple_of(bytes) && offset / bytes < self.capacity.get() as usize
     }
 
     /// Links blocks that were never used, about a page of them but at least one, and returns
