@@ -13,7 +13,7 @@ use crate::layout::{
     Block, ChainWord, HeadKind, Kind, OwnerKind, SEGMENT_BYTES, Segment, SegmentMap, Slab, SlabPtr,
     slab_of,
 };
-use crate::os::{self, fatal};
+use crate::os::fatal;
 use crate::shard::lease::{LeaseWord, Take};
 use crate::shard::{Chain, GATHER_MAX, OUTBOX_BYTES, Shard, owner_word};
 
@@ -66,7 +66,10 @@ impl Heap {
             let Some(shard) = local::acquire() else {
                 let chain = Chain::single(slab, block, self.key());
                 self.unsharded_posts.add(1);
-                return self.route(None, chain);
+                if let Some(owner) = self.route(None, chain) {
+                    self.visit_sleeper(owner);
+                }
+                return;
             };
             if owner_word(slab).get().not_full() == shard.owner() {
                 return self.take_back(shard, &Chain::single(slab, block, shard.key()));
@@ -168,14 +171,17 @@ impl Heap {
         shard.counters.posted_blocks.add(u64::from(chain.count));
         shard.counters.posted_batches.add(1);
         // SAFETY: by contract.
-        unsafe { self.route(Some(shard), chain) };
+        if let Some(owner) = unsafe { self.route(Some(shard), chain) } {
+            self.visit_sleeper(owner);
+        }
     }
 
     /// Brings a chain to the owner of its slab. `shard` is what the caller has, if anything.
+    /// Returns the shard into whose inbox the chain went, if it went there.
     ///
     /// # Safety
     /// The caller owns the chain and has `shard`.
-    pub(crate) unsafe fn route(&self, shard: Option<&Shard>, chain: Chain) {
+    unsafe fn route(&self, shard: Option<&Shard>, chain: Chain) -> Option<&'static Shard> {
         loop {
             // SAFETY: the chain's blocks keep the slab in use.
             let slab = unsafe { &*chain.slab };
@@ -184,29 +190,31 @@ impl Heap {
                     let owner: *const Shard = std::ptr::with_exposed_provenance(address);
                     // SAFETY: shards are never freed before their heap; the chain is ours to give.
                     unsafe {
-                        match shard {
-                            Some(own) if std::ptr::eq(own, owner) => {
-                                self.count_direct(&chain);
-                                self.take_back(own, &chain);
-                            }
-                            _ => {
-                                (*owner).post(chain.head, chain.word());
-                                self.visit_sleeper(&*owner);
-                            }
+                        if let Some(own) = shard
+                            && std::ptr::eq(own, owner)
+                        {
+                            self.count_direct(&chain);
+                            self.take_back(own, &chain);
+                            return None;
                         }
+                        (*owner).post(chain.head, chain.word());
+                        return Some(&*owner);
                     }
-                    return;
                 }
                 OwnerKind::Bucket => {
                     let class = slab.class.get() as usize;
                     let bucket = &self.buckets[class];
                     // SAFETY: the chain is ours and its slab of the bucket's class.
                     match unsafe { bucket.free(&chain, self.key(), &self.threshold) } {
-                        BucketFree::Done => return self.count_direct(&chain),
+                        BucketFree::Done => {
+                            self.count_direct(&chain);
+                            return None;
+                        }
                         BucketFree::Emptied(slab) => {
                             self.count_direct(&chain);
                             // SAFETY: the bucket gave the slab up.
-                            return unsafe { self.pool_give(slab) };
+                            unsafe { self.pool_give(slab) };
+                            return None;
                         }
                         BucketFree::Moved => {}
                     }
@@ -229,6 +237,15 @@ impl Heap {
     /// # Safety
     /// The caller has the shard.
     pub(crate) unsafe fn drain(&self, shard: &Shard) -> u64 {
+        // SAFETY: by contract.
+        unsafe { self.drain_telling(shard, |owner| self.visit_sleeper(owner)) }
+    }
+
+    /// Drains, and tells of each shard that a chain was passed on to.
+    ///
+    /// # Safety
+    /// As [`drain`](Self::drain).
+    unsafe fn drain_telling(&self, shard: &Shard, passed_on: impl Fn(&Shard)) -> u64 {
         let mut blocks = 0;
         let mut head: Block = shard.inbox.0.take().cast();
         while !head.is_null() {
@@ -247,7 +264,9 @@ impl Heap {
                     self.take_back(shard, &chain);
                 } else {
                     shard.counters.forwarded_batches.add(1);
-                    self.route(Some(shard), chain);
+                    if let Some(owner) = self.route(Some(shard), chain) {
+                        passed_on(owner);
+                    }
                 }
                 head = next;
             }
@@ -291,16 +310,15 @@ impl Heap {
     fn visit_sleeper(&self, shard: &Shard) {
         let sleeps = match shard.lease.word() {
             LeaseWord::IDLE => true,
-            LeaseWord::PARKED => {
-                let resting = os::coarse_millis().wrapping_sub(shard.resting_since.get());
-                resting > self.decay_millis()
-            }
+            LeaseWord::PARKED => shard.resting_millis() > self.decay_millis(),
             _ => false,
         };
         if sleeps && shard.lease.try_claim() == Take::Taken {
             shard.counters.claims.add(1);
+            // What is passed on from here waits for its owner: visiting on and on would take as
+            // much stack as there are shards.
             // SAFETY: claimed.
-            unsafe { self.drain(shard) };
+            unsafe { self.drain_telling(shard, |_| ()) };
             shard.lease.unclaim();
         }
     }

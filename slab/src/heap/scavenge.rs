@@ -7,7 +7,6 @@
 
 use super::{Heap, local};
 use crate::layout::CLASSES;
-use crate::os;
 use crate::shard::Shard;
 use crate::shard::lease::{LeaseWord, Take};
 use crate::stats::{PurgeReport, ScavengeReport};
@@ -54,9 +53,7 @@ impl Heap {
 
     fn scavenge_with(&self, age_millis: u32) -> ScavengeReport {
         let mut report = ScavengeReport::default();
-        let now = os::coarse_millis();
         for shard in self.shards.iter() {
-            let resting = now.wrapping_sub(shard.resting_since.get());
             if shard.lease.try_claim() != Take::Taken {
                 report.shards_leased += 1;
                 continue;
@@ -67,7 +64,7 @@ impl Heap {
             unsafe {
                 self.post_outbox(shard);
                 report.blocks_drained += self.drain(shard);
-                if resting >= age_millis {
+                if shard.resting_millis() >= age_millis {
                     report.slabs_returned += self.return_empty_slabs(shard);
                     if shard.lease.word() == LeaseWord::CLAIMED {
                         self.share_partial_slabs(shard);

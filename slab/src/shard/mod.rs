@@ -162,6 +162,14 @@ mod imp {
             came_and_went(&self.allocs[class], &self.frees[class])
         }
 
+        /// Milliseconds since the shard was last parked or given back. Any thread.
+        pub(crate) fn resting_millis(&self) -> u32 {
+            // This order: a shard that comes to rest between the two reads has a small age and not
+            // a wrapped one.
+            let since = self.resting_since.get();
+            crate::os::coarse_millis().wrapping_sub(since)
+        }
+
         /// The shard made before this one.
         pub(crate) fn next(&self) -> *mut Shard {
             // Acquire pairs with the release of the list's head in `ShardList`; see there.
