@@ -182,8 +182,8 @@ impl Model {
             Step::Park => flagstone_slab::thread::park(),
             Step::GiveBack => flagstone_slab::thread::give_back(),
             Step::Flush => flagstone_slab::thread::flush(),
-            Step::Scavenge => drop(heap.scavenge()),
-            Step::Purge => drop(heap.purge()),
+            Step::Scavenge => _ = heap.scavenge(),
+            Step::Purge => _ = heap.purge(),
         }
     }
 }
