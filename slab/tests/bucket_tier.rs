@@ -153,7 +153,7 @@ fn a_peak_within_the_bucket_is_missed_by_at_most_a_slab() {
     let kept = thread::spawn(move || {
         let made: Vec<_> = (0..40 * capacity).map(|_| alloc(layout)).collect();
         let (kept, dropped): (Vec<_>, Vec<_>) =
-            made.into_iter().enumerate().partition(|(i, _)| *i as u64 % capacity == 0);
+            made.into_iter().enumerate().partition(|(i, _)| (*i as u64).is_multiple_of(capacity));
         dropped.into_iter().for_each(|(_, block)| free(block, layout));
         kept
     })
