@@ -10,10 +10,13 @@
 
 use std::ptr;
 
+use super::map::ADDRESS_BITS;
+
 /// Most blocks in one posted chain: what the count field of a [`ChainWord`] holds.
 pub(crate) const MAX_CHAIN: u32 = (1 << COUNT_BITS) - 1;
 
-const COUNT_BITS: u32 = 7;
+/// What the address and the tail leave: 7 bits, 6 where addresses have 48 bits.
+const COUNT_BITS: u32 = usize::BITS - (ADDRESS_BITS - GRAIN.ilog2()) - TAIL_BITS;
 const TAIL_BITS: u32 = 13;
 const NEXT_SHIFT: u32 = COUNT_BITS + TAIL_BITS;
 /// Blocks start at multiples of this many bytes.
@@ -21,8 +24,7 @@ const GRAIN: usize = 8;
 
 const _: () = {
     assert!(usize::BITS == 64, "packed chain words need 64-bit addresses");
-    // 47 address bits without the grain's three, the tail and the count fill the word exactly.
-    assert!(47 - GRAIN.ilog2() + TAIL_BITS + COUNT_BITS == 64);
+    assert!(COUNT_BITS >= 6, "short chains would cost an exchange for few blocks");
     // Every block start of a one-slice slab is a tail offset.
     assert!(super::SLICE_BYTES / GRAIN <= 1 << TAIL_BITS);
 };
@@ -60,7 +62,8 @@ impl LinkKey {
 /// Word 1 of the first block of a posted chain.
 ///
 /// Layout, from the low end: 7 bits count, 13 bits offset of the last block in its slice in units of
-/// 8 bytes, 44 bits address of the next chain's first block in units of 8 bytes.
+/// 8 bytes, 44 bits address of the next chain's first block in units of 8 bytes. Where addresses
+/// have 48 bits, the count has 6 and the address 45.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct ChainWord(usize);
@@ -70,7 +73,7 @@ impl ChainWord {
     pub(crate) fn new(next_chain: Block, tail: Block, count: u32) -> Self {
         debug_assert!((1..=MAX_CHAIN).contains(&count));
         let next = next_chain.expose_provenance();
-        debug_assert!(next >> 47 == 0 && next.is_multiple_of(GRAIN));
+        debug_assert!(next >> ADDRESS_BITS == 0 && next.is_multiple_of(GRAIN));
         let tail = tail.addr() % super::SLICE_BYTES / GRAIN;
         Self((next / GRAIN) << NEXT_SHIFT | tail << COUNT_BITS | count as usize)
     }
@@ -78,7 +81,7 @@ impl ChainWord {
     /// The same chain before another one.
     pub(crate) fn with_next(self, next_chain: Block) -> Self {
         let next = next_chain.expose_provenance();
-        debug_assert!(next >> 47 == 0 && next.is_multiple_of(GRAIN));
+        debug_assert!(next >> ADDRESS_BITS == 0 && next.is_multiple_of(GRAIN));
         Self(self.0 & ((1 << NEXT_SHIFT) - 1) | (next / GRAIN) << NEXT_SHIFT)
     }
 
@@ -132,8 +135,8 @@ mod tests {
             slice in 1usize..(1 << 31),
             head in 0usize..8192,
             tail in 0usize..8192,
-            next in 0usize..(1 << 44),
-            other in 0usize..(1 << 44),
+            next in 0usize..(1 << (ADDRESS_BITS - 3)),
+            other in 0usize..(1 << (ADDRESS_BITS - 3)),
             count in 2u32..=MAX_CHAIN,
         ) {
             let at = |offset: usize| ptr::without_provenance_mut::<u8>(slice * 65536 + offset * 8);
@@ -149,7 +152,7 @@ mod tests {
         }
 
         #[test]
-        fn links_round_trip_and_hide_the_address(key: usize, address in 0usize..(1 << 44)) {
+        fn links_round_trip_and_hide_the_address(key: usize, address in 0usize..(1 << (ADDRESS_BITS - 3))) {
             let mut words = [0usize; 2];
             let block: Block = words.as_mut_ptr().cast();
             let key = LinkKey(key);

@@ -1,6 +1,7 @@
 //! The segment map: which 4 MiB of the address space are whose.
 //!
-//! Owns one byte for each 4 MiB of a 47-bit address space. It answers, without reading memory that
+//! Owns one byte for each 4 MiB of the address space that programs get: 47 bits on x86-64, 48 on
+//! others, where the kernel hands out the upper half first. It answers, without reading memory that
 //! may not be ours, whether an address can be looked up in a segment head (requirement D5), and
 //! whose it is: a block freed to another heap is found out by the same load.
 //!
@@ -15,7 +16,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::segment::SEGMENT_BYTES;
 
-const ADDRESS_BITS: u32 = 47;
+/// Bits of an address that a mapping may have.
+pub(crate) const ADDRESS_BITS: u32 = if cfg!(target_arch = "x86_64") { 47 } else { 48 };
 const ENTRIES: usize = (1 << ADDRESS_BITS) / SEGMENT_BYTES;
 
 /// The number of a heap in the segment map, 1..=250.
