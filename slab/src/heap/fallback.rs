@@ -140,8 +140,7 @@ impl Fallback {
                 unsafe { backing.unmap(to, wanted) };
                 return None;
             }
-            // Before the pages move: once they have, the old place may be anybody's, who sets an
-            // entry of their own (rule M1). Nobody asks meanwhile, the block being the caller's.
+            // Before the pages move: their old place is anybody's at once, and the entry its.
             SegmentMap::set(base, Kind::Foreign);
             // SAFETY: the block's mapping is the caller's, the new one nobody's.
             if !unsafe { backing.remap(from, mapped, to, wanted) } {

@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;
 
 use super::{Heap, local};
-use crate::layout::{Block, HeapId, LARGEST, class_of_layout};
+use crate::layout::{Block, HeapId, LARGEST, class_of_common, class_of_layout};
 use crate::shard::Freed;
 
 /// The allocator to name in `#[global_allocator]` (requirement P1).
