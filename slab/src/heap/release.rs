@@ -114,6 +114,9 @@ impl Heap {
                 if unsafe { (*Segment::base_of(block)).kind() } == HeadKind::Fallback {
                     return None;
                 }
+                if !SegmentMap::holds_recent(id, block.addr()) {
+                    SegmentMap::note_recent(id, block.addr());
+                }
                 // SAFETY: as above, and the block is in use.
                 let slab = unsafe { slab_of(block) };
                 if owner_word(slab).get().kind() == OwnerKind::None {

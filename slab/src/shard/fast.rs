@@ -48,11 +48,11 @@ impl Shard {
     /// from an allocator; if it came from heap `id`, it is in use.
     #[inline(always)]
     pub(crate) unsafe fn free_fast(&self, id: HeapId, block: Block) -> Freed {
-        if !SegmentMap::holds(id, block.addr()) {
+        if !SegmentMap::holds_recent(id, block.addr()) {
             return Freed::Elsewhere;
         }
         // SAFETY:
-        // 1. the map says that the segment's head may be read (rule M1);
+        // 1. the table says that the segment's head may be read (rule M1);
         // 2. the owner word of the block's slice names this shard only if the slice is the first of
         //    a slab of ours, whose metadata the lease lets us change (rules H1, O1).
         unsafe {
