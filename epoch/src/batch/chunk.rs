@@ -1,0 +1,92 @@
+//! Links for objects that carry none: an array of them, itself a node of the batch.
+//!
+//! A chunk is allocated when a batch gets its first object without a node, and freed when the batch
+//! is reclaimed: one allocation of about 1 KiB for every 60 such objects.
+
+use std::panic::AssertUnwindSafe;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::node::RetireNode;
+use super::sealed::run_all;
+use crate::domain::Core;
+
+/// How many objects a chunk links. Chosen so that a chunk takes just under 1 KiB, not measured.
+const CAPACITY: usize = if cfg!(any(miri, flagstone_loom)) { 3 } else { 60 };
+
+/// An object without a node, and what drops it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    object: NonNull<u8>,
+    drop: unsafe fn(NonNull<u8>),
+}
+
+impl Entry {
+    /// An entry that drops the box that `object` came from.
+    pub(crate) fn boxed<T>(object: NonNull<T>) -> Self {
+        unsafe fn drop_box<T>(object: NonNull<u8>) {
+            // SAFETY: rule R3: the retirer promised that this came from `Box::<T>::into_raw`, and an
+            // entry runs once (rule R4).
+            drop(unsafe { Box::from_raw(object.cast::<T>().as_ptr()) });
+        }
+        Self { object: object.cast(), drop: drop_box::<T> }
+    }
+}
+
+#[repr(C)]
+pub(crate) struct Chunk {
+    node: RetireNode,
+    core: Arc<Core>,
+    len: usize,
+    entries: [Option<Entry>; CAPACITY],
+}
+
+#[cfg(not(any(miri, flagstone_loom)))]
+const _: () = assert!(size_of::<Chunk>() <= 1024);
+
+impl Chunk {
+    /// A chunk with one entry; its node is in no batch yet.
+    #[cold]
+    pub(crate) fn with(core: &Arc<Core>, entry: Entry) -> NonNull<Chunk> {
+        let mut entries = [None; CAPACITY];
+        entries[0] = Some(entry);
+        let chunk =
+            Box::new(Self { node: RetireNode::new(), core: Arc::clone(core), len: 1, entries });
+        NonNull::from(Box::leak(chunk))
+    }
+
+    /// Adds `entry`, unless the chunk is full.
+    ///
+    /// # Safety
+    /// `chunk` came from [`with`](Self::with) and its batch is open: the caller alone knows it.
+    #[inline]
+    pub(crate) unsafe fn push(chunk: NonNull<Chunk>, entry: Entry) -> bool {
+        // SAFETY: the caller's promise; `node` inside is a cell and keeps what was linked.
+        let chunk = unsafe { &mut *chunk.as_ptr() };
+        let Some(slot) = chunk.entries.get_mut(chunk.len) else { return false };
+        *slot = Some(entry);
+        chunk.len += 1;
+        true
+    }
+
+    /// Runs every entry and frees the chunk of which `node` is the front.
+    ///
+    /// # Safety
+    /// `node` was cast from what [`with`](Self::with) gave; called once.
+    pub(crate) unsafe fn reclaim(node: NonNull<RetireNode>) {
+        // SAFETY: the caller's promise; `repr(C)` puts the node at the front of the box.
+        let chunk = unsafe { Box::from_raw(node.cast::<Chunk>().as_ptr()) };
+        let mut entries = chunk.entries.iter().take(chunk.len).flatten();
+        run_all(
+            &chunk.core,
+            AssertUnwindSafe(|| match entries.next() {
+                Some(entry) => {
+                    // SAFETY: rules R3 and R4; the iterator has moved on before the call.
+                    unsafe { (entry.drop)(entry.object) };
+                    true
+                }
+                None => false,
+            }),
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! A domain: one collector, the participants in it, and what is known about both.
+//!
+//! Owns the collector, its service handle, and the [`Core`] that batches point to. Fields drop in
+//! that order of need: the handle gives its bag to the collector, the collector runs everything that
+//! is still deferred, and those functions use the core (rule D1).
+
+mod config;
+mod core;
+mod service;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_epoch as cb;
+
+pub(crate) use self::config::Config;
+pub use self::config::{Builder, ConfigError};
+pub(crate) use self::core::Core;
+use self::service::Service;
+pub(crate) use self::service::Want;
+use crate::barrier::{self, BarrierError};
+use crate::grace::{Grace, GraceToken};
+use crate::participant::Participant;
+use crate::stall::GuardReport;
+use crate::stats::{Snapshot, Tally};
+
+/// A set of threads that free memory only when none of them can still read it.
+///
+/// A domain is a handle: clones are the same domain. It lives until its last clone and its last
+/// [`Participant`] are gone; what is pending then is reclaimed at once.
+///
+/// Threads take part by [`register`](Self::register)ing, never by themselves. The functions here need
+/// no participant: they are for scavengers, tests, and callers that cannot hold guards.
+#[derive(Clone)]
+pub struct Domain {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    service: Service,
+    collector: cb::Collector,
+    pub(crate) core: Arc<Core>,
+}
+
+/// What [`Domain::maintain`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Maintenance {
+    /// Guards found stalled for the first time.
+    pub stalls: usize,
+    /// Participants asked to hand over a batch that is past its age limit.
+    pub asked: usize,
+    /// What the domain reclaimed meanwhile.
+    pub reclaimed: Tally,
+}
+
+impl Domain {
+    /// A domain with default settings.
+    pub fn new() -> Self {
+        Self::builder().build_default()
+    }
+
+    /// Settings for a domain.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn with(name: String, config: Config) -> Self {
+        let collector = cb::Collector::new();
+        let core = Arc::new(Core::new(name, next_id(), config));
+        let inner = Inner { service: Service::new(collector.register()), collector, core };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The name given to the builder.
+    pub fn name(&self) -> &str {
+        &self.inner.core.name
+    }
+
+    /// Registers the calling thread. Allocates about 2.5 KiB, and so does dropping the participant:
+    /// register once per thread, not once per use.
+    pub fn register(&self) -> Participant {
+        Participant::new(Arc::clone(&self.inner))
+    }
+
+    /// Pushes the domain one step on: starts a grace period if none runs, lets the epoch advance if
+    /// it can, and reclaims what has expired, up to a bound. Returns the number of grace periods
+    /// completed so far.
+    pub fn advance(&self) -> u64 {
+        self.inner.step(Want::Period);
+        self.inner.core.periods.completed()
+    }
+
+    /// Reclaims everything handed over that no guard keeps, and returns what the domain reclaimed
+    /// meanwhile, other threads' work included.
+    ///
+    /// Open batches of participants are not reached: see [`maintain`](Self::maintain) and
+    /// [`Participant::flush`]. Returns at once when another thread is at it.
+    pub fn collect(&self) -> Tally {
+        self.inner.core.collect_with(|| {
+            self.inner.step(Want::Reclaim);
+        })
+    }
+
+    /// What a scavenger does from time to time: looks for stalled guards, asks for batches past their
+    /// age limit, collects.
+    pub fn maintain(&self) -> Maintenance {
+        let stalls = self.check_stalls();
+        let asked = self.inner.core.ask_for_old_batches();
+        Maintenance { stalls, asked, reclaimed: self.collect() }
+    }
+
+    /// A token that is over once every guard held now is gone. Allocates nothing, waits for nothing.
+    pub fn start_grace(&self) -> GraceToken {
+        let core = &self.inner.core;
+        GraceToken { domain: core.id, period: core.periods.awaited() }
+    }
+
+    /// Asks whether `token` is over, and drives the domain towards it if it is not.
+    ///
+    /// While the caller itself holds a guard that it took before the token, the answer stays
+    /// [`Grace::Pending`].
+    pub fn poll_grace(&self, token: GraceToken) -> Grace {
+        let core = &self.inner.core;
+        if token.domain != core.id {
+            return Grace::Foreign;
+        }
+        let is_over = || core.periods.completed() >= token.period;
+        // A token may have to wait for the period that runs and for the next: two or three epochs
+        // each.
+        for _ in 0..8 {
+            if is_over() {
+                return Grace::Over;
+            }
+            if !self.inner.step(Want::Period) {
+                break;
+            }
+        }
+        if is_over() { Grace::Over } else { Grace::Pending }
+    }
+
+    /// Waits until everything that was retired in this domain before the call has been reclaimed:
+    /// batches handed over, and what is in other participants' open batches, which they are asked to
+    /// hand over at their next leave or retire.
+    ///
+    /// The caller must hold no guard of this domain, or it waits for itself until the time is up;
+    /// [`Participant::barrier`] checks that, and hands over the caller's own batch.
+    ///
+    /// # Errors
+    /// [`BarrierError::TimedOut`] says what kept the barrier waiting, after `timeout`.
+    pub fn barrier(&self, timeout: Duration) -> Result<(), BarrierError> {
+        barrier::wait(&self.inner, timeout)
+    }
+
+    /// Looks at every held guard, and reports each that has stalled, once: a `tracing` warning, the
+    /// builder's callback, the counter. Returns how many it reported; 0 when another thread is at it.
+    pub fn check_stalls(&self) -> usize {
+        self.inner.core.check_stalls()
+    }
+
+    /// The guard that has been held longest, if any is held.
+    pub fn oldest_guard(&self) -> Option<GuardReport> {
+        self.inner.core.observe();
+        self.inner.core.oldest_guard()
+    }
+
+    /// Bytes retired and not reclaimed, with what open batches have set aside: the figure that the
+    /// watermark and the hard limit are compared with. One load.
+    pub fn reserved_bytes(&self) -> u64 {
+        self.inner.core.ledger.reserved()
+    }
+
+    /// Everything that the domain knows about itself. Waits for nobody.
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.core.observe();
+        Snapshot::of(&self.inner.core)
+    }
+
+    pub(crate) fn of(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+}
+
+impl Inner {
+    pub(crate) fn register(&self) -> cb::LocalHandle {
+        self.collector.register()
+    }
+
+    /// One step through the service handle; false when it was busy.
+    pub(crate) fn step(&self, want: Want) -> bool {
+        self.service.step(&self.core, want)
+    }
+}
+
+impl Default for Domain {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PartialEq for Domain {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for Domain {}
+
+impl fmt::Debug for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Domain").field("core", &self.inner.core).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("core", &self.core).finish_non_exhaustive()
+    }
+}
+
+/// Numbers domains; process-wide, outside any model.
+fn next_id() -> u64 {
+    static NEXT: std::sync::Mutex<u64> = std::sync::Mutex::new(0);
+    let mut next = NEXT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    *next += 1;
+    *next
+}

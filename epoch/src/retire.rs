@@ -1,0 +1,278 @@
+//! Retiring: what a caller gives, what is promised, what is refused.
+//!
+//! Each way to retire comes twice: one that takes the object whatever is pending, and a `try_` one
+//! that gives it back when the hard limit would be passed. Both reserve the object's bytes before it
+//! joins the open batch (rule L1); the common case is a comparison with the batch's quota.
+
+use std::fmt;
+use std::ptr::NonNull;
+
+use crate::batch::chunk::Entry;
+use crate::batch::node::{Linked, Reclaim, RetireNode};
+use crate::domain::Config;
+use crate::participant::Participant;
+use crate::sync::Ordering;
+
+/// The hard limit refuses an object. It holds the object; nothing has happened to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RetireError<T> {
+    /// What was to be retired.
+    pub rejected: T,
+    /// Bytes that it counts for.
+    pub bytes: u64,
+    /// Bytes reserved when it was refused.
+    pub reserved: u64,
+    /// The limit in bytes.
+    pub limit: u64,
+}
+
+impl<T> RetireError<T> {
+    /// Gives the object back.
+    pub fn into_inner(self) -> T {
+        self.rejected
+    }
+
+    fn map<U>(self, f: impl FnOnce(T) -> U) -> RetireError<U> {
+        let Self { rejected, bytes, reserved, limit } = self;
+        RetireError { rejected: f(rejected), bytes, reserved, limit }
+    }
+}
+
+impl<T> fmt::Debug for RetireError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetireError")
+            .field("bytes", &self.bytes)
+            .field("reserved", &self.reserved)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for RetireError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, reserved, limit, .. } = self;
+        write!(f, "cannot retire {bytes} bytes: {reserved} of {limit} bytes wait for readers")
+    }
+}
+
+impl<T> std::error::Error for RetireError<T> {}
+
+impl Participant {
+    /// Retires an object through the node inside it, whatever is pending. Allocates nothing by itself;
+    /// one batch in its turn costs the collector about 2 KiB.
+    ///
+    /// `bytes` is what the object counts for in statistics and limits. `reclaim` runs once, some time
+    /// after every guard held now is gone, in no particular order with others.
+    ///
+    /// # Safety
+    /// - `node` is valid, in an object that stays in place until `reclaim` has run, and in no batch.
+    /// - No reader that takes its guard from now on can find the object, and those who found it hold a
+    ///   guard of this domain. Nobody but us touches the node; the rest of the object may be read.
+    /// - `reclaim` may be called with `node` on any thread, at any later time, the drop of the domain
+    ///   included.
+    #[inline]
+    pub unsafe fn retire(&self, node: NonNull<RetireNode>, bytes: usize, reclaim: Reclaim) {
+        let bytes = self.make_room(bytes);
+        // SAFETY: the caller's promises are rules R1 to R4; `make_room` saw to the quota.
+        unsafe { self.open().push(node, bytes, reclaim) };
+        self.joined(bytes);
+    }
+
+    /// Like [`retire`](Self::retire), within the hard limit.
+    ///
+    /// # Errors
+    /// [`RetireError`] gives the node back when the limit would be passed, after an attempt to collect.
+    ///
+    /// # Safety
+    /// As for [`retire`](Self::retire).
+    #[inline]
+    pub unsafe fn try_retire(
+        &self,
+        node: NonNull<RetireNode>,
+        bytes: usize,
+        reclaim: Reclaim,
+    ) -> Result<(), RetireError<NonNull<RetireNode>>> {
+        let bytes = self.try_make_room(bytes).map_err(|full| full.map(|()| node))?;
+        // SAFETY: as in `retire`.
+        unsafe { self.open().push(node, bytes, reclaim) };
+        self.joined(bytes);
+        Ok(())
+    }
+
+    /// Retires a box of a [`Linked`] value, whatever is pending. Allocates nothing, as
+    /// [`retire`](Self::retire).
+    ///
+    /// # Safety
+    /// - `linked` came from [`Box::into_raw`], and is retired once.
+    /// - No reader that takes its guard from now on can find it, and those who found it hold a guard of
+    ///   this domain.
+    #[inline]
+    pub unsafe fn retire_linked<T: Send + 'static>(&self, linked: NonNull<Linked<T>>) {
+        // SAFETY: the caller's promises; `T` is `Send` and `'static`, so it may drop anywhere, later.
+        unsafe { self.retire(linked.cast(), size_of::<Linked<T>>(), Linked::<T>::reclaim) }
+    }
+
+    /// Like [`retire_linked`](Self::retire_linked), within the hard limit.
+    ///
+    /// # Errors
+    /// As for [`try_retire`](Self::try_retire).
+    ///
+    /// # Safety
+    /// As for [`retire_linked`](Self::retire_linked).
+    #[inline]
+    pub unsafe fn try_retire_linked<T: Send + 'static>(
+        &self,
+        linked: NonNull<Linked<T>>,
+    ) -> Result<(), RetireError<NonNull<Linked<T>>>> {
+        // SAFETY: as in `retire_linked`.
+        unsafe { self.try_retire(linked.cast(), size_of::<Linked<T>>(), Linked::<T>::reclaim) }
+            .map_err(|full| full.map(NonNull::cast))
+    }
+
+    /// Retires a box, whatever is pending. For objects without a node: allocates about 1 KiB for every
+    /// 60 of them.
+    ///
+    /// # Safety
+    /// - `object` came from [`Box::into_raw`], and is retired once.
+    /// - No reader that takes its guard from now on can find it, and those who found it hold a guard of
+    ///   this domain.
+    #[inline]
+    pub unsafe fn retire_box<T: Send + 'static>(&self, object: NonNull<T>) {
+        let bytes = self.make_room(size_of::<T>());
+        // SAFETY: the caller's promises; `T` is `Send` and `'static`, so it may drop anywhere, later.
+        unsafe { self.open().push_entry(Entry::boxed(object), bytes, self.core()) };
+        self.joined(bytes);
+    }
+
+    /// Like [`retire_box`](Self::retire_box), within the hard limit.
+    ///
+    /// # Errors
+    /// As for [`try_retire`](Self::try_retire).
+    ///
+    /// # Safety
+    /// As for [`retire_box`](Self::retire_box).
+    #[inline]
+    pub unsafe fn try_retire_box<T: Send + 'static>(
+        &self,
+        object: NonNull<T>,
+    ) -> Result<(), RetireError<NonNull<T>>> {
+        let bytes = self.try_make_room(size_of::<T>()).map_err(|full| full.map(|()| object))?;
+        // SAFETY: as in `retire_box`.
+        unsafe { self.open().push_entry(Entry::boxed(object), bytes, self.core()) };
+        self.joined(bytes);
+        Ok(())
+    }
+
+    /// Drops `object` after a grace period, whatever is pending. Safe, for the caller owns it alone:
+    /// what this defers is the work of the drop, or what the drop does to others.
+    pub fn defer_drop<T: Send + 'static>(&self, object: Box<T>) {
+        // SAFETY: it comes from `Box::into_raw` here, and a box has no other reader.
+        unsafe { self.retire_box(NonNull::from(Box::leak(object))) };
+    }
+
+    /// Like [`defer_drop`](Self::defer_drop), within the hard limit.
+    ///
+    /// # Errors
+    /// [`RetireError`] gives the box back.
+    pub fn try_defer_drop<T: Send + 'static>(
+        &self,
+        object: Box<T>,
+    ) -> Result<(), RetireError<Box<T>>> {
+        // SAFETY: as in `defer_drop`.
+        unsafe { self.try_retire_box(NonNull::from(Box::leak(object))) }.map_err(|full| {
+            // SAFETY: it was leaked three lines up, and has not been retired.
+            full.map(|object| unsafe { Box::from_raw(object.as_ptr()) })
+        })
+    }
+
+    /// Reserves room for an object and returns the bytes that it counts for.
+    #[inline]
+    fn make_room(&self, bytes: usize) -> u64 {
+        let bytes = countable(bytes);
+        if !self.has_room(bytes) {
+            self.make_room_slow(bytes);
+        }
+        bytes
+    }
+
+    #[inline]
+    fn try_make_room(&self, bytes: usize) -> Result<u64, RetireError<()>> {
+        let bytes = countable(bytes);
+        if !self.has_room(bytes) {
+            self.try_make_room_slow(bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    #[inline]
+    fn has_room(&self, bytes: u64) -> bool {
+        !self.open().is_empty() && bytes <= self.open().quota()
+    }
+
+    #[cold]
+    fn make_room_slow(&self, bytes: u64) {
+        self.hand_over();
+        if self.try_grant(bytes).is_err() {
+            self.core().ledger.reserve(bytes);
+            self.grant(bytes);
+        }
+    }
+
+    #[cold]
+    fn try_make_room_slow(&self, bytes: u64) -> Result<(), RetireError<()>> {
+        self.hand_over();
+        if self.try_grant(bytes).is_ok() {
+            return Ok(());
+        }
+        self.collect();
+        self.try_grant(bytes).map_err(|reserved| {
+            let core = self.core();
+            core.shared.refusals.fetch_add(1, Ordering::Relaxed);
+            core.check_stalls();
+            RetireError { rejected: (), bytes, reserved, limit: core.ledger.limit() }
+        })
+    }
+
+    /// Gets the open batch a quota of `bytes` at least: a whole batch's worth if it is empty and the
+    /// limit allows.
+    fn try_grant(&self, bytes: u64) -> Result<(), u64> {
+        // Reclaim functions that ran in the hand-over may have begun a batch.
+        if self.has_room(bytes) {
+            return Ok(());
+        }
+        let ledger = &self.core().ledger;
+        let whole = bytes.max(self.core().config.batch_bytes);
+        if self.open().is_empty() && ledger.try_reserve(whole).is_ok() {
+            self.grant(whole);
+        } else {
+            ledger.try_reserve(bytes)?;
+            self.grant(bytes);
+        }
+        Ok(())
+    }
+
+    /// Adds reserved bytes to the open batch's quota; the caller adds an object next.
+    fn grant(&self, bytes: u64) {
+        if self.open().is_empty() {
+            self.record().opened(self.core().now());
+        }
+        self.open().grant(bytes);
+    }
+
+    /// An object of `bytes` has joined the open batch.
+    #[inline]
+    fn joined(&self, bytes: u64) {
+        self.record().retired(bytes);
+        let open = self.open();
+        if open.blocks() >= self.batch_blocks() || open.quota() == 0 || self.record().is_asked() {
+            self.hand_over();
+        }
+    }
+}
+
+/// What an object of `bytes` counts for.
+#[inline]
+fn countable(bytes: usize) -> u64 {
+    (bytes as u64).min(Config::MAX_OBJECT)
+}

@@ -1,0 +1,32 @@
+//! The one door to atomics, locks and yielding: std's, or loom's under `--cfg flagstone_loom`.
+//!
+//! Owns nothing. Everything else in the crate names these items and never `std::sync::atomic`, so a
+//! model that runs our protocols sees every access. `crossbeam-epoch` has a facade of its own, which
+//! follows `--cfg crossbeam_loom`; the two are switched apart on purpose, because most models are
+//! over our own protocols and need no collector underneath.
+//!
+//! The atomics are type aliases, not re-exports: the lint that bans the std types looks through a
+//! `pub use` but stops at an alias.
+
+#[cfg(not(flagstone_loom))]
+#[allow(clippy::disallowed_types, reason = "this is the facade")]
+mod imp {
+    use std::sync::atomic;
+
+    pub(crate) type AtomicBool = atomic::AtomicBool;
+    pub(crate) type AtomicPtr<T> = atomic::AtomicPtr<T>;
+    pub(crate) type AtomicU64 = atomic::AtomicU64;
+
+    pub(crate) use std::sync::Mutex;
+    pub(crate) use std::sync::atomic::{Ordering, fence};
+    pub(crate) use std::thread::yield_now;
+}
+
+#[cfg(flagstone_loom)]
+mod imp {
+    pub(crate) use loom::sync::Mutex;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+    pub(crate) use loom::thread::yield_now;
+}
+
+pub(crate) use imp::*;
