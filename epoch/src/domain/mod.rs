@@ -112,6 +112,9 @@ impl Domain {
     }
 
     /// A token that is over once every guard held now is gone. Allocates nothing, waits for nothing.
+    ///
+    /// The period that it waits for starts when somebody next drives the domain, by polling or by
+    /// retiring; guards taken in between may be waited for as well.
     pub fn start_grace(&self) -> GraceToken {
         let core = &self.inner.core;
         GraceToken { domain: core.id, period: core.periods.awaited() }
