@@ -152,6 +152,14 @@ impl Lease {
         } else {
             Ordering::Acquire
         };
+        if cfg!(flagstone_weaken = "lease_take") {
+            // The control: a look and a store are not a take.
+            if self.word() == from {
+                self.0.store(to.0, Ordering::Release);
+                return Take::Taken;
+            }
+            return Take::Refused;
+        }
         match self.0.compare_exchange(from.0, to.0, order, Ordering::Relaxed) {
             Ok(_) => Take::Taken,
             Err(_) => Take::Refused,
