@@ -1,0 +1,173 @@
+//! Pops that may wait: `BLPOP` and `BRPOP` on a database.
+//!
+//! Looking at the lists and joining their queues happens under the locks of all keys together, so
+//! no push can come between. An element that was handed to a client which is gone goes back to
+//! where it came from ([`Db::put_back`]).
+
+use std::sync::Arc;
+
+use super::Db;
+use super::expiry::Millis;
+use super::list::End;
+use super::shard::Key;
+use super::waiters::{Popped, Waiter};
+
+/// What a pop that may wait came to.
+#[derive(Debug)]
+#[must_use]
+pub enum PopOrWait {
+    /// A list had an element.
+    Popped(Popped),
+    /// No list had one; the client stands in the queue of every key.
+    Waiting(Arc<Waiter>),
+    /// The first key that is there holds another type.
+    WrongType,
+}
+
+impl Db {
+    /// Pops from the first of `keys` whose list has an element; else makes a waiter and joins it to
+    /// every key.
+    pub fn pop_or_wait(
+        &self,
+        keys: &[Key<'_>],
+        end: End,
+        now: Millis,
+        waiter: impl FnOnce() -> Arc<Waiter>,
+    ) -> PopOrWait {
+        let mut shards = self.lock_many(keys);
+        for key in keys {
+            let shard = shards.of(key);
+            match shard.peek(key, now).map(|entry| entry.value().as_list().is_some()) {
+                None => {}
+                Some(false) => return PopOrWait::WrongType,
+                Some(true) => {
+                    let popped = shard.pop(key, end, now).expect("a list is never empty");
+                    return PopOrWait::Popped(popped);
+                }
+            }
+        }
+        let waiter = waiter();
+        for key in keys {
+            shards.of(key).waiters.join(key.bytes, &waiter);
+        }
+        PopOrWait::Waiting(waiter)
+    }
+
+    /// Takes a waiter out of the queues of `keys`.
+    pub fn leave<'a>(&self, keys: impl Iterator<Item = &'a [u8]>, ticket: u64) {
+        for bytes in keys {
+            let key = self.key(bytes);
+            self.lock(&key).waiters.leave(bytes, ticket);
+        }
+    }
+
+    /// Puts an element back at the end that it was taken from; who waits for it is served. If the key
+    /// has come to hold another type meanwhile there is no list to go back to: the element is
+    /// returned.
+    #[must_use = "an element that could not go back is lost with this"]
+    pub fn put_back(&self, popped: Popped, now: Millis) -> Result<(), Popped> {
+        let key = self.key(&popped.key);
+        let mut shard = self.lock(&key);
+        if shard.peek(&key, now).is_some_and(|entry| entry.value().as_list().is_none()) {
+            return Err(popped);
+        }
+        shard.push(&key, popped.end, now, std::iter::once(popped.element));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Keyspace;
+    use super::super::value::Value;
+    use super::*;
+    use tokio::sync::Notify;
+
+    fn wait(keyspace: &Keyspace, keys: &[&[u8]], end: End) -> Arc<Waiter> {
+        let db = keyspace.db(0);
+        let hashed: Vec<_> = keys.iter().map(|key| db.key(key)).collect();
+        let make = || Waiter::new(keyspace.next_ticket(), end, Arc::new(Notify::new()));
+        match db.pop_or_wait(&hashed, end, 0, make) {
+            PopOrWait::Waiting(waiter) => waiter,
+            other => panic!("not waiting: {other:?}"),
+        }
+    }
+
+    fn push(keyspace: &Keyspace, key: &[u8], elements: &[&[u8]]) -> usize {
+        let db = keyspace.db(0);
+        let key = db.key(key);
+        let elements = elements.iter().map(|e| Box::from(*e));
+        db.lock(&key).push(&key, End::Right, 0, elements).unwrap()
+    }
+
+    fn text(popped: Option<Popped>) -> Option<(String, String)> {
+        popped.map(|p| {
+            (String::from_utf8_lossy(&p.key).into(), String::from_utf8_lossy(&p.element).into())
+        })
+    }
+
+    #[test]
+    fn first_come_first_served_across_keys() {
+        let keyspace = Keyspace::new(1, 4);
+        let first = wait(&keyspace, &[b"a", b"b"], End::Left);
+        let second = wait(&keyspace, &[b"b"], End::Left);
+        let third = wait(&keyspace, &[b"b", b"a"], End::Right);
+        assert_eq!(push(&keyspace, b"b", &[b"1", b"2", b"3"]), 3);
+        assert_eq!(text(first.served()), Some(("b".into(), "1".into())));
+        assert_eq!(text(second.served()), Some(("b".into(), "2".into())));
+        assert_eq!(text(third.served()), Some(("b".into(), "3".into())));
+        assert!(keyspace.db(0).is_empty(), "a list that was served empty goes");
+        // The first still stands in the queue of `a`, closed: it is skipped and swept.
+        assert_eq!(push(&keyspace, b"a", &[b"4"]), 1);
+        assert_eq!(keyspace.db(0).len(), 1);
+        assert_eq!(keyspace.figures().waited_for, 0);
+    }
+
+    #[test]
+    fn one_client_gets_one_element() {
+        let keyspace = Keyspace::new(1, 4);
+        let waiter = wait(&keyspace, &[b"a", b"a", b"b"], End::Left);
+        push(&keyspace, b"a", &[b"1", b"2"]);
+        push(&keyspace, b"b", &[b"3"]);
+        assert_eq!(text(waiter.served()), Some(("a".into(), "1".into())));
+        assert_eq!(text(waiter.served()), None);
+        assert_eq!(keyspace.db(0).len(), 2);
+    }
+
+    #[test]
+    fn an_element_for_a_client_that_is_gone_goes_back_and_on() {
+        let keyspace = Keyspace::new(1, 4);
+        let db = keyspace.db(0);
+        let gone = wait(&keyspace, &[b"a"], End::Left);
+        push(&keyspace, b"a", &[b"1"]);
+        let next = wait(&keyspace, &[b"a"], End::Left);
+        let popped = gone.close().expect("it was served");
+        db.put_back(popped, 0).unwrap();
+        assert_eq!(text(next.served()), Some(("a".into(), "1".into())));
+    }
+
+    #[test]
+    fn a_closed_waiter_is_not_served() {
+        let keyspace = Keyspace::new(1, 4);
+        let waiter = wait(&keyspace, &[b"a"], End::Left);
+        assert!(waiter.close().is_none());
+        push(&keyspace, b"a", &[b"1"]);
+        assert_eq!(keyspace.db(0).len(), 1);
+        keyspace.db(0).leave([b"a".as_slice()].into_iter(), waiter.ticket());
+        assert_eq!(keyspace.figures().waited_for, 0);
+    }
+
+    #[test]
+    fn another_type_is_refused_and_nothing_goes_back_onto_it() {
+        let keyspace = Keyspace::new(1, 4);
+        let db = keyspace.db(0);
+        let waiter = wait(&keyspace, &[b"a"], End::Left);
+        push(&keyspace, b"a", &[b"1"]);
+        let key = db.key(b"a");
+        db.lock(&key).set(&key, Value::string(b"text"), None, 0);
+        let never = || unreachable!("nobody may wait");
+        assert!(matches!(db.pop_or_wait(&[key], End::Left, 0, never), PopOrWait::WrongType));
+        let popped = waiter.close().unwrap();
+        assert_eq!(db.put_back(popped, 0).unwrap_err().element.as_ref(), b"1");
+    }
+}
