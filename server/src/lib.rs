@@ -1,7 +1,13 @@
 //! The Flagstone reference server.
 pub mod allocator;
+pub mod clients;
 pub mod glob;
 pub mod keyspace;
+pub mod mailbox;
+pub mod memory;
 pub mod number;
+pub mod pubsub;
 pub mod resp;
+pub mod settings;
+pub mod stats;
 pub mod sync;

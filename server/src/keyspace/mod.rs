@@ -92,7 +92,9 @@ impl Keyspace {
         let hasher = RandomState::new();
         let dbs = (0..databases)
             .map(|_| Db {
-                shards: (0..shards).map(|_| Padded(Mutex::new(Shard::new(hasher.clone())))).collect(),
+                shards: (0..shards)
+                    .map(|_| Padded(Mutex::new(Shard::new(hasher.clone()))))
+                    .collect(),
                 hasher: hasher.clone(),
                 account: Arc::clone(&account),
             })

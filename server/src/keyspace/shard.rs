@@ -356,8 +356,10 @@ impl Shard {
 
 /// Bytes of one slot of the table: the dense entry with its hash, and its share of the index, whose
 /// buckets are a position and a control byte at a load of at most 7/8.
-const SLOT_BYTES: usize =
-    size_of::<u64>() + size_of::<Box<[u8]>>() + size_of::<Entry>() + (size_of::<usize>() + 1) * 8 / 7;
+const SLOT_BYTES: usize = size_of::<u64>()
+    + size_of::<Box<[u8]>>()
+    + size_of::<Entry>()
+    + (size_of::<usize>() + 1) * 8 / 7;
 
 /// Position of a key with this hash. The index compares a few bits of it only, so keys that agree in
 /// those are hashed again.

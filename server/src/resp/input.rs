@@ -71,8 +71,9 @@ impl Input {
                     self.words.clear();
                     let ranges = inline::split(&unread[..line], &mut self.words)?;
                     self.frames.clear();
-                    self.frames
-                        .extend(ranges.into_iter().map(|r| RangeFrame::BulkString((r.start, r.end))));
+                    self.frames.extend(
+                        ranges.into_iter().map(|r| RangeFrame::BulkString((r.start, r.end))),
+                    );
                     return Ok(Some(Args { bytes: &self.words, frames: &self.frames }));
                 }
                 Scanned::Array { len } => {

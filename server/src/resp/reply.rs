@@ -192,7 +192,8 @@ mod tests {
 
     fn resp3(write: impl Fn(&mut Reply<'_>)) -> Frame3 {
         let bytes = written(Protocol::Resp3, write);
-        let (frame, len) = redis_protocol::resp3::decode::complete::decode(&bytes).unwrap().unwrap();
+        let (frame, len) =
+            redis_protocol::resp3::decode::complete::decode(&bytes).unwrap().unwrap();
         assert_eq!(len, bytes.len());
         frame
     }

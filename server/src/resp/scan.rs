@@ -147,11 +147,7 @@ impl Scanner {
     ///
     /// # Errors
     /// A limit that is passed or a byte that cannot be there. The scanner is of no use afterwards.
-    pub fn resume(
-        &mut self,
-        buffer: &[u8],
-        limits: &WireLimits,
-    ) -> Result<Scanned, ProtocolError> {
+    pub fn resume(&mut self, buffer: &[u8], limits: &WireLimits) -> Result<Scanned, ProtocolError> {
         let scanned = self.step(buffer, limits)?;
         if !matches!(scanned, Scanned::Partial { .. }) {
             *self = Self::default();

@@ -1,0 +1,203 @@
+//! How much memory is in use, and whether a write may add to it.
+//!
+//! Reading the heap's live bytes costs a walk over its slabs, so the limit is checked against an
+//! estimate: the last reading, plus how much the keyspace has grown since, plus the request at hand.
+//! While that is below the limit a check is two relaxed loads. When it is not, the heap is read
+//! again (at most once in [`FRESH`]) before anything is refused.
+//!
+//! How far memory can pass the limit: at most what happens between two readings and is not seen by
+//! the keyspace's account, which is buffers of connections and tables that double, plus
+//! [`DRIFT_STEP`](crate::keyspace::DRIFT_STEP) per shard, plus one request per worker that passed the
+//! check at the same moment. Readings are at most [`SAMPLE`] apart.
+//!
+//! With another allocator than Flagstone there are no live bytes to read; the reading is then the
+//! keyspace's own account of keys, values and tables, and the limit is on that.
+
+use std::time::{Duration, Instant};
+
+use flagstone::Heap;
+
+use crate::keyspace::Keyspace;
+use crate::settings::Tunables;
+use crate::sync::{Counter, Mutex};
+
+/// Longest time between two readings while the server runs.
+pub const SAMPLE: Duration = Duration::from_millis(100);
+
+/// Time during which a reading counts as fresh enough to refuse a write.
+const FRESH: Duration = Duration::from_millis(1);
+
+/// Where [`Gauge`] gets the bytes in use from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The heap's live bytes: everything that the process allocated.
+    Heap,
+    /// Keys, values and tables as the keyspace accounts for them.
+    Dataset,
+}
+
+impl Source {
+    /// The name that `INFO` and metrics show.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Heap => "heap",
+            Self::Dataset => "dataset",
+        }
+    }
+}
+
+/// The estimate and its last reading.
+#[derive(Debug)]
+pub struct Gauge {
+    source: Source,
+    /// The last reading.
+    read: Counter,
+    /// Largest reading, and what was in use at start.
+    peak: Counter,
+    at_start: u64,
+    reading: Mutex<Option<Instant>>,
+}
+
+/// The write would pass the memory limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverLimit;
+
+impl Gauge {
+    /// A gauge that reads from the heap if `heap_serves`, else from the keyspace.
+    pub fn new(heap_serves: bool, keyspace: &Keyspace) -> Self {
+        let mut gauge = Self {
+            source: if heap_serves { Source::Heap } else { Source::Dataset },
+            read: Counter::new(),
+            peak: Counter::new(),
+            at_start: 0,
+            reading: Mutex::new(None),
+        };
+        gauge.at_start = gauge.sample(keyspace);
+        gauge
+    }
+
+    /// Where the figures come from.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Whether a write of `request` bytes may run.
+    ///
+    /// # Errors
+    /// [`OverLimit`] if a fresh reading, the growth since and the request pass the limit.
+    #[inline]
+    pub fn admit(
+        &self,
+        request: usize,
+        keyspace: &Keyspace,
+        tunables: &Tunables,
+    ) -> Result<(), OverLimit> {
+        let limit = tunables.maxmemory.get();
+        if limit == 0 || self.estimate(keyspace) + request as u64 <= limit {
+            return Ok(());
+        }
+        self.admit_closely(request, keyspace, limit)
+    }
+
+    #[cold]
+    fn admit_closely(
+        &self,
+        request: usize,
+        keyspace: &Keyspace,
+        limit: u64,
+    ) -> Result<(), OverLimit> {
+        let last = *self.reading.lock();
+        if last.is_none_or(|last| last.elapsed() >= FRESH) {
+            self.sample(keyspace);
+        }
+        if self.estimate(keyspace) + request as u64 <= limit { Ok(()) } else { Err(OverLimit) }
+    }
+
+    /// Reads the bytes in use now.
+    pub fn sample(&self, keyspace: &Keyspace) -> u64 {
+        // One reader at a time: the account must not be taken by one and added to by another.
+        let mut reading = self.reading.lock();
+        keyspace.account().take();
+        let bytes = match self.source {
+            Source::Heap => Heap::global().live_bytes(),
+            Source::Dataset => {
+                let figures = keyspace.figures();
+                (figures.dataset_bytes + figures.overhead_bytes) as u64
+            }
+        };
+        self.read.set(bytes);
+        self.peak.raise(bytes);
+        *reading = Some(Instant::now());
+        bytes
+    }
+
+    /// Largest reading so far. Readings are [`SAMPLE`] apart; a peak between two is not seen.
+    pub fn peak(&self) -> u64 {
+        self.peak.get()
+    }
+
+    /// Bytes in use when the server started.
+    pub fn at_start(&self) -> u64 {
+        self.at_start
+    }
+
+    fn estimate(&self, keyspace: &Keyspace) -> u64 {
+        self.read.get().saturating_add_signed(keyspace.account().growth())
+    }
+}
+
+/// Resident bytes of the process, as the system tells them; `None` where it does not.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::value::Value;
+    use crate::settings::Settings;
+
+    fn set(keyspace: &Keyspace, name: &[u8], bytes: usize) {
+        let db = keyspace.db(0);
+        let key = db.key(name);
+        db.lock(&key).set(&key, Value::string(&vec![b'x'; bytes]), None, 0);
+    }
+
+    #[test]
+    fn writes_are_refused_at_the_limit_and_admitted_after_deletes() {
+        let keyspace = Keyspace::new(1, 4);
+        let gauge = Gauge::new(false, &keyspace);
+        let tunables = Tunables::new(&Settings::default());
+        assert_eq!(gauge.admit(usize::MAX / 2, &keyspace, &tunables), Ok(()));
+        tunables.maxmemory.set(1 << 20);
+        assert_eq!(gauge.admit(1000, &keyspace, &tunables), Ok(()));
+        assert_eq!(gauge.admit(2 << 20, &keyspace, &tunables), Err(OverLimit));
+        let mut written = 0;
+        while gauge.admit(10_000, &keyspace, &tunables).is_ok() {
+            set(&keyspace, format!("k{written}").as_bytes(), 10_000);
+            written += 1;
+            assert!(written < 200, "never refused");
+        }
+        assert!(written > 80, "refused after {written} writes of 10 kB at a limit of 1 MiB");
+        let db = keyspace.db(0);
+        for i in 0..written / 2 {
+            let name = format!("k{i}");
+            let key = db.key(name.as_bytes());
+            db.lock(&key).remove(&key, 0);
+        }
+        // What was deleted shows in the account at once, up to one step per shard.
+        assert_eq!(gauge.admit(10_000, &keyspace, &tunables), Ok(()));
+        assert!(gauge.peak() <= 1 << 20);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_process_is_resident() {
+        let block = std::hint::black_box(vec![1u8; 32 << 20]);
+        assert!(resident_bytes().unwrap() > 32 << 20);
+        drop(block);
+    }
+}
