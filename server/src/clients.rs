@@ -142,6 +142,13 @@ impl Client {
         )
     }
 
+    /// Bytes that the connection holds: read buffer, reply queue, messages that wait.
+    pub fn held(&self) -> u64 {
+        let (_, messages) = self.mailbox.waiting();
+        let view = self.view.lock();
+        (view.input_held + view.output_held + messages) as u64
+    }
+
     /// Whether it has a subscription.
     pub fn is_subscriber(&self) -> bool {
         let view = self.view.lock();

@@ -16,9 +16,11 @@
 use std::time::{Duration, Instant};
 
 use flagstone::Heap;
+use flagstone::stats::ByteTotals;
 
 use crate::keyspace::Keyspace;
 use crate::settings::Tunables;
+use crate::shared::Shared;
 use crate::sync::{Counter, Mutex};
 
 /// Longest time between two readings while the server runs.
@@ -144,6 +146,73 @@ impl Gauge {
     fn estimate(&self, keyspace: &Keyspace) -> u64 {
         self.read.get().saturating_add_signed(keyspace.account().growth())
     }
+}
+
+/// Where the memory is, read at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    /// Bytes in use; what they are depends on `source`.
+    pub used: u64,
+    /// Where `used` comes from.
+    pub source: Source,
+    /// Largest `used` seen, this one included.
+    pub peak: u64,
+    /// `used` when the server started.
+    pub at_start: u64,
+    /// Resident bytes of the process, where the system tells.
+    pub resident: Option<u64>,
+    /// Bytes of keys and values.
+    pub dataset: u64,
+    /// Bytes of tables and deadlines.
+    pub tables: u64,
+    /// Bytes of connections: read buffers, reply queues, messages that wait.
+    pub connections: u64,
+    /// Keys.
+    pub keys: u64,
+    /// The limit; 0 for none.
+    pub limit: u64,
+    /// Totals of the heap, where Flagstone serves.
+    pub heap: Option<ByteTotals>,
+}
+
+impl Figures {
+    /// Reads everything. Costs a walk over the heap's slabs and over the connections.
+    pub fn read(shared: &Shared) -> Self {
+        let data = shared.keyspace.figures();
+        let (dataset, tables) = (data.dataset_bytes as u64, data.overhead_bytes as u64);
+        let source = shared.gauge.source();
+        let heap = (source == Source::Heap).then(|| Heap::global().snapshot().bytes);
+        let used = heap.map_or(dataset + tables, |bytes| bytes.live);
+        shared.gauge.peak.raise(used);
+        Self {
+            used,
+            source,
+            peak: shared.gauge.peak(),
+            at_start: shared.gauge.at_start(),
+            resident: heap.and_then(|bytes| bytes.resident).or_else(resident_bytes),
+            dataset,
+            tables,
+            connections: shared.clients.all().iter().map(|client| client.held()).sum(),
+            keys: data.keys as u64,
+            limit: shared.tunables.maxmemory.get(),
+            heap,
+        }
+    }
+
+    /// What is in use and is neither a key nor a value.
+    pub fn overhead(&self) -> u64 {
+        self.used.saturating_sub(self.dataset)
+    }
+
+    /// Resident bytes for each byte in use.
+    pub fn fragmentation(&self) -> Option<f64> {
+        self.resident.map(|resident| ratio(resident, self.used))
+    }
+}
+
+/// `a / b`, or zero if there is no `b`.
+pub fn ratio(a: u64, b: u64) -> f64 {
+    if b == 0 { 0.0 } else { a as f64 / b as f64 }
 }
 
 /// Resident bytes of the process, as the system tells them; `None` where it does not.

@@ -1,0 +1,255 @@
+//! The message family: SUBSCRIBE UNSUBSCRIBE PSUBSCRIBE PUNSUBSCRIBE PUBLISH PUBSUB.
+//!
+//! Messages that were posted before a change of subscriptions are sent before its confirmation, so a
+//! client that reads "unsubscribed" gets nothing from that channel any more.
+
+use super::Context;
+use super::spec::{Flags, Spec};
+use crate::failure::Failure;
+use crate::resp::input::Args;
+
+const SUBSCRIBE: Flags = Flags::PUBSUB.and(Flags::WHILE_SUBSCRIBED);
+
+/// The family's rows.
+pub const COMMANDS: &[Spec] = &[
+    Spec::new("psubscribe", -2, "pattern [pattern ...]", "Subscribes to patterns", psubscribe)
+        .flags(SUBSCRIBE),
+    Spec::new("publish", 3, "channel message", "Sends a message to subscribers", publish)
+        .flags(Flags::PUBSUB.and(Flags::FAST)),
+    Spec::container(
+        "pubsub",
+        "Tells about subscriptions",
+        &[
+            Spec::new("channels", -2, "[pattern]", "Channels with subscribers", channels)
+                .flags(Flags::PUBSUB),
+            Spec::new("help", 2, "", "This text", |cx, _| super::help(cx, "pubsub")),
+            Spec::new("numpat", 2, "", "Number of patterns", num_pat).flags(Flags::PUBSUB),
+            Spec::new("numsub", -2, "[channel ...]", "Subscribers of channels", num_sub)
+                .flags(Flags::PUBSUB),
+        ],
+    ),
+    Spec::new(
+        "punsubscribe",
+        -1,
+        "[pattern ...]",
+        "Ends subscriptions to patterns, or all of them",
+        punsubscribe,
+    )
+    .flags(SUBSCRIBE),
+    Spec::new("subscribe", -2, "channel [channel ...]", "Subscribes to channels", subscribe)
+        .flags(SUBSCRIBE),
+    Spec::new(
+        "unsubscribe",
+        -1,
+        "[channel ...]",
+        "Ends subscriptions to channels, or all of them",
+        unsubscribe,
+    )
+    .flags(SUBSCRIBE),
+];
+
+/// A channel name or a pattern.
+#[derive(Clone, Copy)]
+enum Kind {
+    Channel,
+    Pattern,
+}
+
+fn subscribe(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
+    args.from(1).for_each(|name| add(cx, Kind::Channel, name));
+    Ok(())
+}
+
+fn psubscribe(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
+    args.from(1).for_each(|name| add(cx, Kind::Pattern, name));
+    Ok(())
+}
+
+fn unsubscribe(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
+    remove_all(cx, Kind::Channel, args);
+    Ok(())
+}
+
+fn punsubscribe(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
+    remove_all(cx, Kind::Pattern, args);
+    Ok(())
+}
+
+fn add(cx: &mut Context<'_>, kind: Kind, name: &[u8]) {
+    let session = &mut *cx.session;
+    if session.subscriptions() == 0 {
+        cx.shared.stats.subscribers.add(1);
+    }
+    // The session's entry first: the confirmation must be in the output before a message is.
+    let word: &[u8] = match kind {
+        Kind::Channel => {
+            if session.channels.insert(name.into()) {
+                cx.shared.pubsub.subscribe(name, &session.client);
+            }
+            b"subscribe"
+        }
+        Kind::Pattern => {
+            if session.patterns.insert(name.into()) {
+                cx.shared.pubsub.subscribe_pattern(name, &session.client);
+            }
+            b"psubscribe"
+        }
+    };
+    confirm(cx, word, Some(name));
+}
+
+fn remove_all(cx: &mut Context<'_>, kind: Kind, args: Args<'_>) {
+    if args.len() > 1 {
+        args.from(1).for_each(|name| remove(cx, kind, Some(name)));
+        return;
+    }
+    let names: Vec<Box<[u8]>> = match kind {
+        Kind::Channel => cx.session.channels.iter().cloned().collect(),
+        Kind::Pattern => cx.session.patterns.iter().cloned().collect(),
+    };
+    if names.is_empty() {
+        return remove(cx, kind, None);
+    }
+    names.iter().for_each(|name| remove(cx, kind, Some(name)));
+}
+
+fn remove(cx: &mut Context<'_>, kind: Kind, name: Option<&[u8]>) {
+    let session = &mut *cx.session;
+    let before = session.subscriptions();
+    let (word, set): (&[u8], _) = match kind {
+        Kind::Channel => (b"unsubscribe", &mut session.channels),
+        Kind::Pattern => (b"punsubscribe", &mut session.patterns),
+    };
+    if let Some(name) = name
+        && set.swap_remove(name)
+    {
+        match kind {
+            Kind::Channel => cx.shared.pubsub.unsubscribe(name, session.client.id),
+            Kind::Pattern => cx.shared.pubsub.unsubscribe_pattern(name, session.client.id),
+        };
+        if before == 1 {
+            cx.shared.stats.subscribers.add(-1);
+        }
+    }
+    session.take_all_messages();
+    confirm(cx, word, name);
+}
+
+fn confirm(cx: &mut Context<'_>, word: &[u8], name: Option<&[u8]>) {
+    let subscriptions = cx.session.subscriptions();
+    let mut reply = cx.reply();
+    reply.push(3);
+    reply.bulk(word);
+    match name {
+        Some(name) => reply.bulk(name),
+        None => reply.null(),
+    }
+    reply.count(subscriptions);
+}
+
+fn publish(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
+    let shared = cx.shared;
+    let limit = shared.tunables.output_pubsub.get();
+    let published = shared.pubsub.publish(args.at(1), args.at(2), limit);
+    shared.stats.published.add(1);
+    shared.stats.delivered.add(published.receivers as u64);
+    cx.reply().count(published.receivers);
+    Ok(())
+}
+
+fn channels(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
+    if args.len() > 3 {
+        return Err(Failure::arity("pubsub|channels"));
+    }
+    let names = cx.shared.pubsub.channels(args.get(2));
+    cx.reply().bulks(&names);
+    Ok(())
+}
+
+fn num_sub(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
+    let shared = cx.shared;
+    let names = args.from(2);
+    let mut reply = cx.reply();
+    reply.array(2 * names.len());
+    for name in names {
+        reply.bulk(name);
+        reply.count(shared.pubsub.subscribers(name));
+    }
+    Ok(())
+}
+
+fn num_pat(cx: &mut Context<'_>, _: Args<'_>) -> Result<(), Failure> {
+    let patterns = cx.shared.pubsub.pattern_count();
+    cx.reply().count(patterns);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::tests::Bench;
+
+    #[test]
+    fn messages_reach_subscribers() {
+        let mut listener = Bench::new();
+        let mut speaker = listener.another();
+        assert_eq!(listener.run("SUBSCRIBE a b"), "[subscribe, a, :1] [subscribe, b, :2]");
+        assert_eq!(listener.run("PSUBSCRIBE a*"), "[psubscribe, a*, :3]");
+        assert_eq!(speaker.run("PUBLISH a hi"), ":2");
+        assert_eq!(speaker.run("PUBLISH b ho"), ":1");
+        assert_eq!(speaker.run("PUBLISH c hu"), ":0");
+        assert_eq!(listener.messages(), "[message, a, hi] [pmessage, a*, a, hi] [message, b, ho]");
+    }
+
+    #[test]
+    fn a_confirmed_end_is_the_end() {
+        let mut listener = Bench::new();
+        let mut speaker = listener.another();
+        listener.run("SUBSCRIBE a b");
+        speaker.run("PUBLISH a 1");
+        assert_eq!(listener.run("UNSUBSCRIBE a"), "[message, a, 1] [unsubscribe, a, :1]");
+        assert_eq!(speaker.run("PUBLISH a 2"), ":0");
+        assert_eq!(listener.run("UNSUBSCRIBE"), "[unsubscribe, b, :0]");
+        assert_eq!(listener.run("UNSUBSCRIBE"), "[unsubscribe, nil, :0]");
+        assert_eq!(listener.run("PUNSUBSCRIBE x"), "[punsubscribe, x, :0]");
+        assert_eq!(listener.messages(), "");
+        assert_eq!(listener.shared.stats.subscribers.get(), 0);
+    }
+
+    #[test]
+    fn resp2_subscribers_run_nothing_else() {
+        let mut bench = Bench::new();
+        bench.run("SUBSCRIBE a");
+        assert_eq!(
+            bench.run("GET k"),
+            "-ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+             RESET are allowed in this context"
+        );
+        assert_eq!(bench.run("PING"), "[pong, ]");
+        assert_eq!(bench.run("PING x"), "[pong, x]");
+        bench.run("UNSUBSCRIBE a");
+        assert_eq!(bench.run("PING"), "+PONG");
+    }
+
+    #[test]
+    fn resp3_subscribers_run_everything_and_get_pushes() {
+        let mut bench = Bench::new();
+        bench.run("HELLO 3");
+        assert_eq!(bench.run("SUBSCRIBE a"), ">[subscribe, a, :1]");
+        assert_eq!(bench.run("SET k v"), "+OK");
+        assert_eq!(bench.run("PUBLISH a hi"), ":1");
+        assert_eq!(bench.messages(), ">[message, a, hi]");
+    }
+
+    #[test]
+    fn who_listens() {
+        let mut bench = Bench::new();
+        let mut listener = bench.another();
+        listener.run("SUBSCRIBE news");
+        listener.run("PSUBSCRIBE n* n*");
+        assert_eq!(bench.run("PUBSUB CHANNELS"), "[news]");
+        assert_eq!(bench.run("PUBSUB CHANNELS x*"), "[]");
+        assert_eq!(bench.run("PUBSUB NUMSUB news x"), "[news, :1, x, :0]");
+        assert_eq!(bench.run("PUBSUB NUMSUB"), "[]");
+        assert_eq!(bench.run("PUBSUB NUMPAT"), ":1");
+    }
+}
