@@ -1,15 +1,40 @@
-//! The Flagstone reference server.
+//! The Flagstone reference server: an in-memory key-value, list and publish/subscribe server over
+//! RESP2 and RESP3, whose every byte is allocated by Flagstone.
+//!
+//! It exists to show the runtime under real clients. The library holds everything; the binary adds
+//! the global allocator.
+//!
+//! Modules, each using only those above it (`session` and `commands` know each other):
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`sync`], [`number`], [`glob`] | locks and atomics; numbers on the wire; patterns |
+//! | [`settings`], [`allocator`] | what the server is started with, and on |
+//! | [`resp`] | the wire: limits, requests, replies |
+//! | [`keyspace`] | sharded databases: values, expiry, scans, waiting clients |
+//! | [`mailbox`], [`clients`], [`pubsub`] | what others leave for a connection |
+//! | [`stats`], [`memory`], [`shared`] | counters, the memory limit, everything that is shared |
+//! | [`session`], [`commands`] | one connection's state, and the commands that run on it |
+//! | [`metrics`], [`maintenance`], [`connection`], [`server`] | the server around them |
+//! | [`cli`] | the command line |
+#![forbid(unsafe_code)]
+
 pub mod allocator;
+pub mod cli;
 pub mod clients;
 pub mod commands;
+pub mod connection;
 pub mod failure;
 pub mod glob;
 pub mod keyspace;
 pub mod mailbox;
+pub mod maintenance;
 pub mod memory;
+pub mod metrics;
 pub mod number;
 pub mod pubsub;
 pub mod resp;
+pub mod server;
 pub mod session;
 pub mod settings;
 pub mod shared;

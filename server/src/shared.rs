@@ -14,7 +14,7 @@ use crate::keyspace::expiry::Millis;
 use crate::memory::Gauge;
 use crate::pubsub::PubSub;
 use crate::settings::{DATABASES, Settings, Tunables};
-use crate::stats::Stats;
+use crate::stats::{Stats, Totals};
 
 /// One server's state.
 #[derive(Debug)]
@@ -70,6 +70,11 @@ impl Shared {
         self.settings.workers.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
         })
+    }
+
+    /// Everything counted since the server started.
+    pub fn totals(&self) -> Totals {
+        Totals { data: self.keyspace.figures().counts, ..self.stats.totals() }
     }
 
     /// The port of RESP; 0 before it is known.

@@ -4,6 +4,7 @@
 //! a reader sums the stripes. Nothing is ever reset under a reader: `CONFIG RESETSTAT` keeps the sums
 //! of that moment and `INFO` subtracts them; metrics never run backwards.
 
+use crate::keyspace::shard::ShardCounts;
 use crate::sync::{Counter, Level, Mutex, Padded};
 
 const STRIPES: usize = 16;
@@ -99,6 +100,8 @@ pub struct Totals {
     pub published: u64,
     /// See [`Stats::delivered`].
     pub delivered: u64,
+    /// What the keyspace counted; [`Stats`] itself does not know it.
+    pub data: ShardCounts,
 }
 
 /// Calls per second, from samples of the last seconds.
@@ -175,14 +178,14 @@ impl Stats {
         totals
     }
 
-    /// Sums since the last [`reset`](Self::reset).
-    pub fn totals_since_reset(&self) -> Totals {
-        self.totals().since(&self.baseline.lock())
+    /// What `totals` have grown by since the last [`reset`](Self::reset).
+    pub fn since_reset(&self, totals: Totals) -> Totals {
+        totals.since(&self.baseline.lock())
     }
 
-    /// Lets [`totals_since_reset`](Self::totals_since_reset) start at zero.
-    pub fn reset(&self) {
-        *self.baseline.lock() = self.totals();
+    /// Lets [`since_reset`](Self::since_reset) count from `totals` on.
+    pub fn reset(&self, totals: Totals) {
+        *self.baseline.lock() = totals;
     }
 
     /// Takes a sample for [`calls_per_second`](Self::calls_per_second).
@@ -248,6 +251,9 @@ impl Totals {
         self.oom_refusals -= before.oom_refusals;
         self.published -= before.published;
         self.delivered -= before.delivered;
+        self.data.hits -= before.data.hits;
+        self.data.misses -= before.data.misses;
+        self.data.expired -= before.data.expired;
         self
     }
 }
@@ -268,10 +274,10 @@ mod tests {
         let totals = stats.totals();
         assert_eq!(totals.commands[1], CommandTotals { calls: 80, failed: 1, rejected: 0 });
         assert_eq!((totals.calls(), totals.sent, totals.errors), (80, 400, 1));
-        assert_eq!(stats.totals_since_reset(), totals);
-        stats.reset();
+        assert_eq!(stats.since_reset(stats.totals()), totals);
+        stats.reset(totals);
         stats.stripe(5).called(0, 1);
-        let since = stats.totals_since_reset();
+        let since = stats.since_reset(stats.totals());
         assert_eq!((since.calls(), since.sent, since.connections), (1, 0, 0));
         assert_eq!(stats.totals().calls(), 81);
     }

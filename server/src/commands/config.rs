@@ -168,10 +168,7 @@ fn set_output_limits(shared: &Shared, value: &str) -> Result<(), &'static str> {
 }
 
 fn reset_stat(cx: &mut Context<'_>, _: Args<'_>) -> Result<(), Failure> {
-    cx.shared.stats.reset();
-    for db in cx.shared.keyspace.dbs() {
-        db.reset_counts();
-    }
+    cx.shared.stats.reset(cx.shared.totals());
     cx.reply().ok();
     Ok(())
 }

@@ -136,8 +136,7 @@ fn memory(shared: &Shared, text: &mut String) {
 }
 
 fn stats(shared: &Shared, text: &mut String) {
-    let totals = shared.stats.totals_since_reset();
-    let data = shared.keyspace.figures();
+    let totals = shared.stats.since_reset(shared.totals());
     field!(text, "total_connections_received", "{}", totals.connections);
     field!(text, "total_commands_processed", "{}", totals.calls());
     field!(text, "instantaneous_ops_per_sec", "{}", shared.stats.calls_per_second());
@@ -145,10 +144,10 @@ fn stats(shared: &Shared, text: &mut String) {
     field!(text, "total_net_output_bytes", "{}", totals.sent);
     field!(text, "rejected_connections", "{}", totals.rejected_connections);
     field!(text, "accept_errors", "{}", totals.accept_errors);
-    field!(text, "expired_keys", "{}", data.counts.expired);
+    field!(text, "expired_keys", "{}", totals.data.expired);
     field!(text, "evicted_keys", "0");
-    field!(text, "keyspace_hits", "{}", data.counts.hits);
-    field!(text, "keyspace_misses", "{}", data.counts.misses);
+    field!(text, "keyspace_hits", "{}", totals.data.hits);
+    field!(text, "keyspace_misses", "{}", totals.data.misses);
     field!(text, "pubsub_channels", "{}", shared.pubsub.channel_count());
     field!(text, "pubsub_patterns", "{}", shared.pubsub.pattern_count());
     field!(text, "pubsub_published", "{}", totals.published);
@@ -171,7 +170,7 @@ fn replication(_: &Shared, text: &mut String) {
 }
 
 fn command_stats(shared: &Shared, text: &mut String) {
-    let totals = shared.stats.totals_since_reset();
+    let totals = shared.stats.since_reset(shared.totals());
     for (row, command) in all().iter().zip(&totals.commands) {
         if command.calls + command.rejected > 0 {
             let _ = write!(

@@ -210,11 +210,6 @@ impl Db {
         self.len() == 0
     }
 
-    /// Sets the shards' event counts back to zero.
-    pub fn reset_counts(&self) {
-        (0..self.shards.len()).for_each(|n| self.shard(n).counts = ShardCounts::default());
-    }
-
     fn shard_count(&self) -> usize {
         self.shards.len()
     }
