@@ -64,7 +64,9 @@ pub async fn serve(stream: TcpStream, client: Arc<Client>, shared: Arc<Shared>) 
         draining: false,
         last_read: Instant::now(),
     };
-    if let Closing::Finished = connection.run().await {
+    let closing = connection.run().await;
+    connection.leave();
+    if let Closing::Finished = closing {
         connection.finish().await;
     }
 }
@@ -274,6 +276,14 @@ impl Connection {
         self.session.ending = true;
     }
 
+    /// Takes the client out of everything that knows it. May be called again.
+    fn leave(&mut self) {
+        self.session.client.mailbox.close();
+        self.session.unsubscribe_all(&self.shared);
+        self.session.blocked = None;
+        self.shared.clients.remove(self.session.client.id);
+    }
+
     /// Closes so that what was sent arrives: says that no more comes, and reads what still does until
     /// the client has hung up, too. A client that was silent has nothing on its way.
     async fn finish(&mut self) {
@@ -297,11 +307,9 @@ enum WaitEnd {
 }
 
 impl Drop for Connection {
+    /// For a task that is dropped or panics; else everything is gone already.
     fn drop(&mut self) {
-        self.session.client.mailbox.close();
-        self.session.unsubscribe_all(&self.shared);
-        self.session.blocked = None;
-        self.shared.clients.remove(self.session.client.id);
+        self.leave();
     }
 }
 

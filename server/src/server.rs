@@ -1,6 +1,6 @@
 //! The server: the listener, its connections, and their orderly end.
 //!
-//! Shutdown: the listener closes; every connection is ordered to drain, which means that it finishes
+//! Shutdown: the listener closes, after who waits there was taken in; every connection is ordered to drain, which means that it finishes
 //! what was received, flushes and closes; who has not done so when the timeout is over is closed.
 
 use std::fmt;
@@ -94,7 +94,7 @@ impl Server {
             () = stop => {}
             () = shared.shutdown_asked.notified() => {}
         }
-        drop(listener);
+        welcome_waiting(listener, &shared, &alive);
         drop(alive);
         shared.clients.order_all(Order::Drain);
         let mut forced = 0;
@@ -129,6 +129,19 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>, alive: &mpsc::Send
                     pause = (pause * 2).min(ACCEPT_PAUSE_MOST);
                 }
             }
+        }
+    }
+}
+
+/// Closes the listener, and takes in first who was already waiting there: the system has greeted
+/// them, and they may have sent commands. Asks the system itself, which may know of connections that
+/// the event loop has not heard of yet.
+fn welcome_waiting(listener: TcpListener, shared: &Arc<Shared>, alive: &mpsc::Sender<()>) {
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            welcome(stream, peer, shared, alive);
         }
     }
 }

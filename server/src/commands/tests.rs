@@ -1,19 +1,18 @@
 //! The bench that command families are tested on: a server's state and one session, no socket.
 //!
-//! Requests are typed as inline lines; replies are decoded by `redis-protocol` and printed compactly:
-//! `+OK`, `-ERR ...`, `:1`, `text`, `nil`, `[a, b]`, and for RESP3 `{k: v}`, `~[..]`, `>[..]`, `null`.
+//! Requests are typed as inline lines; replies are printed as in the black-box tests.
 
 use std::io::IoSlice;
 use std::sync::Arc;
-
-use redis_protocol::resp2::types::OwnedFrame as Frame2;
-use redis_protocol::resp3::types::{OwnedFrame as Frame3, VerbatimStringFormat};
 
 use super::*;
 use crate::resp::Protocol;
 use crate::resp::input::Input;
 use crate::resp::scan::WireLimits;
 use crate::settings::Settings;
+
+#[path = "../../tests/wire/print.rs"]
+mod print;
 
 /// One server, one client.
 pub(crate) struct Bench {
@@ -87,65 +86,13 @@ impl Bench {
         let mut printed = Vec::new();
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            // A reply may still be in the version from before a HELLO; first bytes tell.
             let resp3 = self.session.protocol == Protocol::Resp3;
-            let len = if resp3 {
-                let (frame, len) =
-                    redis_protocol::resp3::decode::complete::decode(rest).unwrap().unwrap();
-                printed.push(print3(&frame));
-                len
-            } else {
-                let (frame, len) = redis_protocol::resp2::decode::decode(rest).unwrap().unwrap();
-                printed.push(print2(&frame));
-                len
-            };
+            let (reply, len) = print::reply(rest, resp3).expect("whole replies");
+            printed.push(reply);
             rest = &rest[len..];
         }
         printed.join(" ")
     }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn print2(frame: &Frame2) -> String {
-    match frame {
-        Frame2::SimpleString(bytes) => format!("+{}", text(bytes)),
-        Frame2::Error(error) => format!("-{error}"),
-        Frame2::Integer(n) => format!(":{n}"),
-        Frame2::BulkString(bytes) => text(bytes),
-        Frame2::Array(items) => list("[", items.iter().map(print2), "]"),
-        Frame2::Null => "nil".into(),
-    }
-}
-
-fn print3(frame: &Frame3) -> String {
-    match frame {
-        Frame3::SimpleString { data, .. } => format!("+{}", text(data)),
-        Frame3::SimpleError { data, .. } => format!("-{data}"),
-        Frame3::Number { data, .. } => format!(":{data}"),
-        Frame3::BlobString { data, .. } => text(data),
-        Frame3::VerbatimString { data, format: VerbatimStringFormat::Text, .. } => text(data),
-        Frame3::Double { data, .. } => format!(",{data}"),
-        Frame3::Array { data, .. } => list("[", data.iter().map(print3), "]"),
-        Frame3::Push { data, .. } => list(">[", data.iter().map(print3), "]"),
-        Frame3::Set { data, .. } => list("~[", data.iter().map(print3), "]"),
-        Frame3::Map { data, .. } => {
-            // The wire has an order, the decoded map has none; the bench sorts but for `server`,
-            // which HELLO puts first.
-            let mut pairs: Vec<String> =
-                data.iter().map(|(k, v)| format!("{}: {}", print3(k), print3(v))).collect();
-            pairs.sort_by_key(|pair| (!pair.starts_with("server:"), pair.clone()));
-            list("{", pairs.into_iter(), "}")
-        }
-        Frame3::Null => "null".into(),
-        other => panic!("unexpected reply {other:?}"),
-    }
-}
-
-fn list(open: &str, items: impl Iterator<Item = String>, close: &str) -> String {
-    format!("{open}{}{close}", items.collect::<Vec<_>>().join(", "))
 }
 
 #[test]
