@@ -6,11 +6,11 @@
 //!
 //! | condition | what the loop does |
 //! |---|---|
-//! | output above [`OUTPUT_FULL`] | runs and reads nothing until the client takes its replies |
+//! | output above `OUTPUT_FULL` | runs and reads nothing until the client takes its replies |
 //! | output above its limit | closes: one reply was larger than the limit |
-//! | client waits in `BLPOP` | runs nothing, reads on up to [`READ_AHEAD`] to notice a hang-up |
+//! | client waits in `BLPOP` | runs nothing, reads on up to `READ_AHEAD` to notice a hang-up |
 //! | mailbox above its limit | closes: the order to evict is in the mailbox |
-//! | ordered to drain | goes on until nothing has arrived for [`QUIET`], flushes, closes |
+//! | ordered to drain | goes on until nothing has arrived for `QUIET`, flushes, closes |
 //!
 //! While it waits for input the connection holds no buffers.
 
@@ -18,7 +18,6 @@ use std::future::{Future, pending, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -323,7 +322,7 @@ fn read<'a>(
     poll_fn(move |cx| {
         let attempt = pin!(reader.read_buf(input.room()));
         let result = attempt.poll(cx);
-        if let Poll::Pending = result {
+        if result.is_pending() {
             input.rest();
             rest();
         }

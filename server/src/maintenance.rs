@@ -1,7 +1,7 @@
 //! Chores beside the connections: expiry, readings of memory, slow subscribers, metrics.
 //!
 //! One task, woken every [`memory::SAMPLE`](crate::memory::SAMPLE). Each chore has a bound: expiry
-//! runs for at most [`EXPIRY_TIME`] of a tick and holds a shard's lock for 64 removals at a time; the
+//! runs for at most `EXPIRY_TIME` of a tick and holds a shard's lock for 64 removals at a time; the
 //! others are a walk over shards or clients.
 
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //! Reading the heap's live bytes costs a walk over its slabs, so the limit is checked against an
 //! estimate: the last reading, plus how much the keyspace has grown since, plus the request at hand.
 //! While that is below the limit a check is two relaxed loads. When it is not, the heap is read
-//! again (at most once in [`FRESH`]) before anything is refused.
+//! again (at most once in `FRESH`) before anything is refused.
 //!
 //! How far memory can pass the limit: at most what happens between two readings and is not seen by
 //! the keyspace's account, which is buffers of connections and tables that double, plus

@@ -34,8 +34,11 @@ struct Parameter {
     name: &'static str,
     get: fn(&Shared) -> String,
     /// `None`: it cannot be changed while serving.
-    set: Option<fn(&Shared, &str) -> Result<(), &'static str>>,
+    set: Option<Setter>,
 }
+
+/// Takes a value, or says what it must be.
+type Setter = fn(&Shared, &str) -> Result<(), &'static str>;
 
 const PARAMETERS: &[Parameter] = &[
     fixed("appendonly", |_| "no".into()),

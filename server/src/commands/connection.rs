@@ -55,7 +55,7 @@ fn echo(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
 }
 
 fn select(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
-    let index = parse_i64(args.at(1)).ok_or(Failure::fixed("ERR invalid DB index"))?;
+    let index = parse_i64(args.at(1)).ok_or(Failure::NOT_AN_INTEGER)?;
     cx.session.db =
         usize::try_from(index).ok().filter(|&index| index < DATABASES).ok_or(Failure::DB_INDEX)?;
     cx.reply().ok();
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(bench.run("GET k"), "0");
         assert_eq!(bench.run("SELECT 16"), "-ERR DB index is out of range");
         assert_eq!(bench.run("SELECT -1"), "-ERR DB index is out of range");
-        assert_eq!(bench.run("SELECT x"), "-ERR invalid DB index");
+        assert_eq!(bench.run("SELECT x"), "-ERR value is not an integer or out of range");
     }
 
     #[test]

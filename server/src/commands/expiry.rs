@@ -157,8 +157,8 @@ fn set_deadline(
     command: &str,
 ) -> Result<(), Failure> {
     let now = cx.now();
-    let at = deadline(args.at(2), unit, absolute, now, command)?;
     let conditions = Conditions::parse(args.from(3))?;
+    let at = deadline(args.at(2), unit, absolute, now, command)?;
     let key = cx.key(args.at(1));
     let mut shard = cx.db().lock(&key);
     let taken = shard

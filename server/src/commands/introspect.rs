@@ -15,7 +15,7 @@ pub const COMMANDS: &[Spec] = &[{
         &[
             Spec::new("count", 2, "", "Number of commands", count),
             Spec::new("docs", -2, "[name ...]", "Documentation of commands", docs),
-            Spec::new("getkeys", -3, "command [arg ...]", "Keys of a request", get_keys),
+            Spec::new("getkeys", -4, "command [arg ...]", "Keys of a request", get_keys),
             Spec::new("help", 2, "", "This text", |cx, _| super::help(cx, "command")),
             Spec::new("info", -2, "[name ...]", "Arguments and flags of commands", info),
             Spec::new("list", -2, "[FILTERBY PATTERN pattern]", "Names of commands", list),
@@ -182,10 +182,10 @@ mod tests {
         assert_eq!(bench.run("COMMAND GETKEYS MSET a 1 b 2"), "[a, b]");
         assert_eq!(bench.run("COMMAND GETKEYS BLPOP a b 0"), "[a, b]");
         assert_eq!(bench.run("COMMAND GETKEYS MEMORY USAGE k"), "[k]");
-        assert_eq!(bench.run("COMMAND GETKEYS PING"), "-ERR The command has no key arguments");
-        assert_eq!(bench.run("COMMAND GETKEYS BOO"), "-ERR Invalid command specified");
+        assert_eq!(bench.run("COMMAND GETKEYS PING x"), "-ERR The command has no key arguments");
+        assert_eq!(bench.run("COMMAND GETKEYS BOO x"), "-ERR Invalid command specified");
         assert_eq!(
-            bench.run("COMMAND GETKEYS GET"),
+            bench.run("COMMAND GETKEYS GET a b"),
             "-ERR Invalid number of arguments specified for command"
         );
     }

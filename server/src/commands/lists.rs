@@ -135,12 +135,14 @@ fn llen(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
 }
 
 fn lindex(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
-    let index = parse_i64(args.at(2)).ok_or(Failure::NOT_AN_INTEGER)?;
     let key = cx.key(args.at(1));
     let mut shard = cx.db().lock(&key);
     let element = match shard.read(&key, cx.now()) {
         None => None,
-        Some(entry) => entry.value().as_list().ok_or(Failure::WRONG_TYPE)?.get(index),
+        Some(entry) => {
+            let list = entry.value().as_list().ok_or(Failure::WRONG_TYPE)?;
+            list.get(parse_i64(args.at(2)).ok_or(Failure::NOT_AN_INTEGER)?)
+        }
     };
     match element {
         Some(element) => cx.reply().bulk(element),

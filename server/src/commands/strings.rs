@@ -137,6 +137,7 @@ fn set(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
 
 fn set_options(args: Args<'_>, now: Millis) -> Result<SetOptions, Failure> {
     let mut options = SetOptions::default();
+    let mut time: Option<(&[u8], Unit, bool)> = None;
     let mut rest = args.from(3);
     while let Some(option) = rest.next() {
         let unit = [
@@ -147,23 +148,26 @@ fn set_options(args: Args<'_>, now: Millis) -> Result<SetOptions, Failure> {
         ]
         .into_iter()
         .find(|(name, ..)| is_name(name, option));
-        let has_deadline = options.keep_deadline || options.expires_at.is_some();
         if is_name("nx", option) && options.only != Some(Only::IfThere) {
             options.only = Some(Only::IfNew);
         } else if is_name("xx", option) && options.only != Some(Only::IfNew) {
             options.only = Some(Only::IfThere);
         } else if is_name("get", option) {
             options.answer_old = true;
-        } else if is_name("keepttl", option) && options.expires_at.is_none() {
+        } else if is_name("keepttl", option) && time.is_none() {
             options.keep_deadline = true;
         } else if let Some((_, unit, absolute)) = unit
-            && !has_deadline
+            && time.is_none_or(|(_, u, a)| (u, a) == (unit, absolute))
+            && !options.keep_deadline
         {
-            let time = rest.next().ok_or(Failure::SYNTAX)?;
-            options.expires_at = Some(positive_deadline(time, unit, absolute, now, "set")?);
+            time = Some((rest.next().ok_or(Failure::SYNTAX)?, unit, absolute));
         } else {
             return Err(Failure::SYNTAX);
         }
+    }
+    // Only now: a mistake in the form is told before one in the number.
+    if let Some((time, unit, absolute)) = time {
+        options.expires_at = Some(positive_deadline(time, unit, absolute, now, "set")?);
     }
     Ok(options)
 }

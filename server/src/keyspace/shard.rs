@@ -7,7 +7,7 @@
 //! Keys are hashed once, by the keyspace; all lookups here take the finished hash.
 //!
 //! Equations that hold between two calls:
-//! - `bytes` is the sum of [`entry_bytes`] over the table;
+//! - `bytes` is the sum of `entry_bytes` over the table;
 //! - `volatile` is the number of entries with a deadline, and each has a hint in `deadlines` (up to
 //!   keys with the same 64-bit hash);
 //! - no list in the table is empty.
