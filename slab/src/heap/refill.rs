@@ -57,8 +57,14 @@ impl Heap {
             }
             // First, so that what others freed, of any class, waits for one slow path at most.
             self.drain(shard);
-            if shard.next_current(class) || self.adopt_slab(shard, class) {
+            if shard.next_current(class) {
                 return shard.alloc_fast(class);
+            }
+            if self.adopt_slab(shard, class) {
+                let block = shard.alloc_fast(class);
+                // More slabs than before: the block just taken may be a peak by itself.
+                self.note_in_use(class);
+                return block;
             }
         }
         self.failures.add(1);
