@@ -11,12 +11,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 limit="${FLAGSTONE_LOOM_SECONDS:-900}"
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom"
-export RUSTFLAGS="--cfg flagstone_loom ${FLAGSTONE_LOOM_RUSTFLAGS:-}"
+target="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
 # Assertions of the code under test are part of the models; link-time optimisation is not.
 export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_LTO=off
 export RUST_BACKTRACE=0
-log="$CARGO_TARGET_DIR/log"
+log="$target/loom/log"
 mkdir -p "$log"
 
 models=("$@")
@@ -27,6 +26,16 @@ fi
 failures=0
 report() { printf '%-8s %s\n' "$1" "$2"; }
 fail() { report FAIL "$1"; failures=$((failures + 1)); }
+
+# Sets the flags that one model asks for; each set of flags has a target directory of its own.
+flags() {
+    local name
+    export RUSTFLAGS="--cfg flagstone_loom" CARGO_TARGET_DIR="$target/loom"
+    for name in $(sed -n 's|^//! needs: ||p' "loom_tests/tests/$1.rs"); do
+        RUSTFLAGS+=" --cfg $name"
+        CARGO_TARGET_DIR+="-$name"
+    done
+}
 
 # Compiles one model's test binary, so that a later failure is the model's and not the compiler's.
 build() {
@@ -41,16 +50,18 @@ run() {
 
 for model in "${models[@]}"; do
     out="$log/$model.log"
+    flags "$model"
     if ! build "$model" "$out"; then
         fail "model $model does not compile: $out"
     elif run "$model" "$out"; then
-        grep -h ' executions, ' "$out" | while read -r line; do report pass "model $line"; done
+        grep -h ' executions, ' "$out" | sed 's|^\.*||' | while read -r line; do report pass "model $line"; done
     else
         fail "model $model: $(grep -m1 -A1 'panicked at' "$out" | tail -1 || true) ($out)"
     fi
 done
 
 for model in "${models[@]}"; do
+    flags "$model"
     controls=$(sed -n 's|^//! control: ||p' "loom_tests/tests/$model.rs")
     if [ -z "$controls" ]; then
         fail "model $model names no control"
@@ -62,8 +73,7 @@ for model in "${models[@]}"; do
         wrapper="$CARGO_TARGET_DIR/weaken-$control"
         printf '#!/bin/sh\nexec "$@" --cfg '\''flagstone_weaken="%s"'\''\n' "$control" >"$wrapper"
         chmod +x "$wrapper"
-        RUSTC_WORKSPACE_WRAPPER=$(realpath "$wrapper")
-        export RUSTC_WORKSPACE_WRAPPER
+        export RUSTC_WORKSPACE_WRAPPER="$wrapper"
         out="$log/$model-$control.log"
         if ! grep -rqF "flagstone_weaken = \"$control\"" epoch/src slab/src runtime/src; then
             fail "control $control ($model) weakens nothing"

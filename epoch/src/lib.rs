@@ -51,6 +51,8 @@
 //! - A thread that sleeps or blocks calls [`Participant::park`] first: its open batch is its own.
 //! - Registering, handing over a batch and dropping a participant allocate, inside crossbeam-epoch.
 //!   Nothing here may be called from inside a global allocator.
+//! - An object must not own a [`Domain`] or [`Participant`] of the domain that it is retired in: the
+//!   two would keep each other alive.
 //! - Somebody has to drive the collector: participants do so as they take guards and retire; an idle
 //!   domain needs [`Domain::maintain`] from a scavenger.
 //!

@@ -312,7 +312,13 @@ impl Participant {
         //    for all that are inside.
         // 2. Rule R3: the objects may be reclaimed on any thread; what else the closure holds is
         //    `Send`.
-        unsafe { guard.defer_unchecked(move || batch.reclaim()) };
+        unsafe {
+            if cfg!(flagstone_weaken = "batch_without_grace") {
+                batch.reclaim();
+            } else {
+                guard.defer_unchecked(move || batch.reclaim());
+            }
+        }
         self.push_under(&guard);
         drop(guard);
         if core.ledger.reserved() > core.config.watermark && !self.collecting.get() {

@@ -10,6 +10,9 @@
 //! ordering or drops one check in the crate under test. A model without a control proves little: loom
 //! can end a model early and call it passed, or not explore the interleaving that matters.
 //!
+//! A model over a whole `Domain` also needs `--cfg crossbeam_loom`, without which crossbeam-epoch runs
+//! on std's atomics, unseen. Such a model says `//! needs: crossbeam_loom`, and the script obliges.
+//!
 //! What loom does not see: load buffering, stores older than the last seven, and anything that does
 //! not go through a crate's `sync` facade. Sequentially consistent accesses count as acquire-release.
 #![cfg(flagstone_loom)]
@@ -39,11 +42,20 @@ pub const DEFAULT_PREEMPTIONS: usize = 3;
 /// loom starves a thread that two others spin for. They try a few times and give up, and some
 /// execution must have succeeded.
 pub fn model(name: &str, model: impl Fn() -> bool + Send + Sync + 'static) {
+    model_within(DEFAULT_PREEMPTIONS, name, model);
+}
+
+/// The same, for a model that can afford only `preemptions` unless `LOOM_MAX_PREEMPTIONS` is set.
+pub fn model_within(
+    preemptions: usize,
+    name: &str,
+    model: impl Fn() -> bool + Send + Sync + 'static,
+) {
     for early_end in ["LOOM_MAX_DURATION", "LOOM_MAX_PERMUTATIONS"] {
         assert!(std::env::var_os(early_end).is_none(), "{early_end} ends a model as if it passed");
     }
     let mut builder = Builder::new();
-    let bound = *builder.preemption_bound.get_or_insert(DEFAULT_PREEMPTIONS);
+    let bound = *builder.preemption_bound.get_or_insert(preemptions);
 
     let end = End::default();
     let log = fmt::layer().with_test_writer().without_time();
