@@ -1,0 +1,126 @@
+/* Uses every function of flagstone.h as a C program would. Prints the version and the statistics, which
+ * the test that runs it reads; exits with a line on standard error at the first thing that is wrong. */
+#include <flagstone.h>
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECK(condition)                                                        \
+    do {                                                                        \
+        if (!(condition)) {                                                     \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);     \
+            exit(1);                                                            \
+        }                                                                       \
+    } while (0)
+
+enum { BLOCKS = 1000, THREADS = 4 };
+
+static size_t size_of_block(size_t i) { return (i * 37) % 5000; }
+
+static void fill(unsigned char *block, size_t size, unsigned char mark) { memset(block, mark, size); }
+
+static void check_filled(const unsigned char *block, size_t size, unsigned char mark)
+{
+    for (size_t i = 0; i < size; i++)
+        CHECK(block[i] == mark);
+}
+
+/* Allocates on this thread what main frees. */
+static void *producer(void *blocks)
+{
+    unsigned char **out = blocks;
+    for (size_t i = 0; i < BLOCKS; i++) {
+        out[i] = flagstone_alloc(size_of_block(i), 0);
+        CHECK(out[i] != NULL);
+        fill(out[i], size_of_block(i), (unsigned char)i);
+    }
+    return NULL;
+}
+
+static void check_blocks(void)
+{
+    static const size_t aligns[] = {0, 1, 8, 16, 64, 4096, 65536};
+    for (size_t a = 0; a < sizeof aligns / sizeof *aligns; a++) {
+        for (size_t size = 0; size < 300000; size = size * 2 + 1) {
+            unsigned char *block = flagstone_alloc(size, aligns[a]);
+            CHECK(block != NULL);
+            CHECK((uintptr_t)block % (aligns[a] ? aligns[a] : _Alignof(max_align_t)) == 0);
+            size_t usable = flagstone_usable_size(block);
+            CHECK(usable == 0 || usable >= size);
+            fill(block, size, 0x5a);
+            check_filled(block, size, 0x5a);
+            CHECK(flagstone_free(block, size, aligns[a]) == FLAGSTONE_OK);
+        }
+    }
+}
+
+static void check_refusals(void)
+{
+    int local = 0;
+    CHECK(flagstone_alloc(8, 3) == NULL);
+    CHECK(flagstone_alloc(SIZE_MAX, 8) == NULL);
+    CHECK(flagstone_free(NULL, 8, 8) == FLAGSTONE_OK);
+    CHECK(flagstone_free(&local, 8, 3) == FLAGSTONE_INVALID);
+    CHECK(flagstone_usable_size(NULL) == 0);
+    CHECK(flagstone_usable_size(&local) == 0);
+    CHECK(flagstone_stats_json(NULL, 1) == FLAGSTONE_INVALID);
+}
+
+static void check_threads(void)
+{
+    static unsigned char *blocks[THREADS][BLOCKS];
+    pthread_t threads[THREADS];
+    for (int t = 0; t < THREADS; t++)
+        CHECK(pthread_create(&threads[t], NULL, producer, blocks[t]) == 0);
+    for (int t = 0; t < THREADS; t++)
+        CHECK(pthread_join(threads[t], NULL) == 0);
+    for (int t = 0; t < THREADS; t++) {
+        for (size_t i = 0; i < BLOCKS; i++) {
+            check_filled(blocks[t][i], size_of_block(i), (unsigned char)i);
+            CHECK(flagstone_free(blocks[t][i], size_of_block(i), 0) == FLAGSTONE_OK);
+        }
+    }
+}
+
+static void check_purge(void)
+{
+    flagstone_purge_report report;
+    memset(&report, 0xff, sizeof report);
+    CHECK(flagstone_purge(&report) == FLAGSTONE_OK);
+    CHECK(report.bytes_purged != UINT64_MAX);
+    CHECK(report.pinned_free_bytes != UINT64_MAX);
+    CHECK(flagstone_purge(NULL) == FLAGSTONE_OK);
+}
+
+static void print_stats(void)
+{
+    size_t room = 0;
+    char *text = NULL;
+    for (int attempt = 0; attempt < 10; attempt++) {
+        ptrdiff_t length = flagstone_stats_json(text, room);
+        CHECK(length > 0);
+        if ((size_t)length < room) {
+            CHECK(strlen(text) == (size_t)length);
+            puts(text);
+            free(text);
+            return;
+        }
+        room = (size_t)length + 256;
+        text = realloc(text, room);
+        CHECK(text != NULL);
+    }
+    CHECK(!"the statistics never fit");
+}
+
+int main(void)
+{
+    puts(flagstone_version());
+    check_blocks();
+    check_refusals();
+    check_threads();
+    check_purge();
+    print_stats();
+    return 0;
+}
