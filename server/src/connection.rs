@@ -61,7 +61,7 @@ pub async fn serve(stream: TcpStream, client: Arc<Client>, shared: Arc<Shared>) 
         shared,
         hung_up: false,
         draining: false,
-        last_read: Instant::now(),
+        last_active: Instant::now(),
     };
     let closing = connection.run().await;
     connection.leave();
@@ -78,7 +78,8 @@ struct Connection {
     /// The client sends nothing more.
     hung_up: bool,
     draining: bool,
-    last_read: Instant,
+    /// When something was last read or written.
+    last_active: Instant,
 }
 
 /// How the loop ended.
@@ -128,11 +129,12 @@ impl Connection {
                 Event::Wrote(Ok(n)) if n > 0 => {
                     self.shared.stats.stripe(self.session.client.id).sent.add(n as u64);
                     self.session.out.advance(n);
+                    self.last_active = Instant::now();
                 }
                 Event::Read(Ok(n)) if n > 0 => {
                     self.shared.stats.stripe(self.session.client.id).received.add(n as u64);
                     self.input.arrived(n);
-                    self.last_read = Instant::now();
+                    self.last_active = Instant::now();
                 }
                 Event::Read(Ok(_)) => self.hang_up(),
                 Event::Wrote(_) | Event::Read(Err(_)) => return Closing::Broken,
@@ -205,12 +207,14 @@ impl Connection {
 
     /// The next moment at which something is due without anybody's doing.
     fn deadline(&self) -> Option<Instant> {
-        let quiet = self.draining.then(|| self.last_read + QUIET);
         let blocked = self.session.blocked.as_ref();
+        // While the output is full, what was received has not all been run.
+        let has_run_all = blocked.is_some() || self.session.out.len() < OUTPUT_FULL;
+        let quiet = (self.draining && has_run_all).then(|| self.last_active + QUIET);
         let idle = match self.shared.tunables.timeout.get() {
             0 => None,
             _ if blocked.is_some() || self.session.subscriptions() > 0 => None,
-            seconds => Some(self.last_read + Duration::from_secs(seconds)),
+            seconds => Some(self.last_active + Duration::from_secs(seconds)),
         };
         let waiting = blocked.and_then(|blocked| blocked.deadline);
         [quiet, idle, waiting].into_iter().flatten().min()
@@ -225,11 +229,14 @@ impl Connection {
             self.end_wait(WaitEnd::TimeOver);
             return;
         }
+        if self.session.blocked.is_some() {
+            // What was sent behind the wait is still run.
+            self.end_wait(WaitEnd::ShutDown);
+            self.last_active = now;
+            return;
+        }
         // The client was silent for long enough, or is to be drained and has sent everything.
         self.session.ending = true;
-        if self.session.blocked.is_some() {
-            self.end_wait(WaitEnd::ShutDown);
-        }
     }
 
     /// Looks into the mailbox and at the wait.
@@ -289,7 +296,7 @@ impl Connection {
         if self.stream.shutdown().await.is_err() || self.hung_up {
             return;
         }
-        if self.last_read.elapsed() > LINGER {
+        if self.last_active.elapsed() > LINGER {
             return;
         }
         let mut scratch = [0; 4096];

@@ -16,8 +16,9 @@ use crate::shared::{Shared, wall_clock};
 /// Longest time per tick for removing keys that are due: a quarter of it.
 const EXPIRY_TIME: Duration = SAMPLE.checked_div(4).expect("not by zero");
 
-/// Ticks from one report of metrics to the next.
-const REPORT_EVERY: u32 = 5;
+/// Ticks from one report of metrics to the next, and between readings of memory where no limit needs
+/// them more often: a reading walks the heap.
+const SLOW_TICK: u32 = 10;
 
 /// Does the chores until it is aborted.
 pub async fn run(shared: Arc<Shared>) {
@@ -27,10 +28,13 @@ pub async fn run(shared: Arc<Shared>) {
     for tick in 0u32.. {
         ticks.tick().await;
         expire(&shared);
-        shared.gauge.sample(&shared.keyspace);
         shared.stats.sample_rate();
         evict_slow(&shared);
-        if tick.is_multiple_of(REPORT_EVERY) {
+        let slow_tick = tick.is_multiple_of(SLOW_TICK);
+        if slow_tick || shared.tunables.maxmemory.get() != 0 {
+            shared.gauge.sample(&shared.keyspace);
+        }
+        if slow_tick {
             exported.report(&shared);
         }
     }

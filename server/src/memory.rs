@@ -23,7 +23,7 @@ use crate::settings::Tunables;
 use crate::shared::Shared;
 use crate::sync::{Counter, Mutex};
 
-/// Longest time between two readings while the server runs.
+/// Longest time between two readings while there is a limit; ten times that without one.
 pub const SAMPLE: Duration = Duration::from_millis(100);
 
 /// Time during which a reading counts as fresh enough to refuse a write.
@@ -133,7 +133,7 @@ impl Gauge {
         bytes
     }
 
-    /// Largest reading so far. Readings are [`SAMPLE`] apart; a peak between two is not seen.
+    /// Largest reading so far. A peak between two readings (see [`SAMPLE`]) is not seen.
     pub fn peak(&self) -> u64 {
         self.peak.get()
     }
