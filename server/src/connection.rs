@@ -299,7 +299,8 @@ impl Connection {
         if self.last_active.elapsed() > LINGER {
             return;
         }
-        let mut scratch = [0; 4096];
+        // On the heap: in the task it would count for every connection for all its life.
+        let mut scratch = vec![0; 4096];
         let rest = async { while matches!(self.stream.read(&mut scratch).await, Ok(1..)) {} };
         let _ = timeout(LINGER, rest).await;
     }
@@ -342,5 +343,21 @@ async fn reach(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_task<F>(_: fn(TcpStream, Arc<Client>, Arc<Shared>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every connection pays for its task, idle or not.
+    #[test]
+    fn a_connection_is_small() {
+        let bytes = size_of_task(serve);
+        assert!(bytes <= 1536, "{bytes}");
     }
 }

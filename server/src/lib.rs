@@ -4,18 +4,19 @@
 //! It exists to show the runtime under real clients. The library holds everything; the binary adds
 //! the global allocator.
 //!
-//! Modules, each using only those above it (`session` and `commands` know each other):
+//! Modules, each using only those above it; those of one row may know each other:
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`sync`], [`number`], [`glob`] | locks and atomics; numbers on the wire; patterns |
-//! | [`settings`], [`allocator`] | what the server is started with, and on |
+//! | [`sync`], [`number`], [`glob`], [`failure`] | locks and atomics; numbers; patterns; error texts |
 //! | [`resp`] | the wire: limits, requests, replies |
+//! | [`settings`], [`allocator`] | what the server is started with, and on |
 //! | [`keyspace`] | sharded databases: values, expiry, scans, waiting clients |
 //! | [`mailbox`], [`clients`], [`pubsub`] | what others leave for a connection |
-//! | [`stats`], [`memory`], [`shared`] | counters, the memory limit, everything that is shared |
-//! | [`session`], [`commands`] | one connection's state, and the commands that run on it |
-//! | [`metrics`], [`maintenance`], [`connection`], [`server`] | the server around them |
+//! | [`stats`] | counters |
+//! | [`memory`], [`shared`], [`session`], [`commands`] | the memory limit, what all connections share, one connection's state, the commands that run on it |
+//! | [`metrics`], [`maintenance`] | the figures outside, and the chores |
+//! | [`connection`], [`server`] | sockets |
 //! | [`cli`] | the command line |
 #![forbid(unsafe_code)]
 

@@ -7,6 +7,7 @@ mod serve;
 mod stats;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -52,8 +53,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn refuse(why: &str) -> ExitCode {
-    eprintln!("flagstone: {}", why.replace('\n', " "));
+    complain(why);
     ExitCode::from(REFUSED)
+}
+
+/// One line on standard error. If nobody listens there, there is nobody to tell.
+fn complain(what: &str) {
+    let _ = writeln!(std::io::stderr(), "flagstone: {}", what.replace('\n', " "));
 }
 
 /// The first line of what clap has to say; the usage that follows is for `--help`.

@@ -1,6 +1,7 @@
 //! `flagstone serve`: settings, runtime, server, signals.
 
 use std::error::Error;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use flagstone::admin;
 use flagstone::runtime::Builder;
 use flagstone::telemetry::prometheus::Exporter;
 
+use super::complain;
 use crate::allocator;
 use crate::metrics;
 use crate::number::{human_bytes, parse_bytes};
@@ -90,11 +92,11 @@ pub(super) fn run(flags: Flags) -> Result<(), Box<dyn Error>> {
         }
     };
     if ended.forced > 0 {
-        eprintln!(
-            "flagstone: {} connections had not taken their replies after {} s and were closed",
+        complain(&format!(
+            "{} connections had not taken their replies after {} s and were closed",
             ended.forced,
             shutdown_timeout.as_secs()
-        );
+        ));
     }
     runtime.shutdown_timeout(RUNTIME_GRACE);
     Ok(())
@@ -132,14 +134,19 @@ fn announce(shared: &Shared, resp: SocketAddr, admin: SocketAddr) {
         0 => "no memory limit".to_owned(),
         bytes => format!("memory limit {}", human_bytes(bytes)),
     };
-    println!(
-        "flagstone {} | {} workers | allocator: {allocator} | {limit}",
+    // Who closes our standard output does not want to know.
+    let _ = write!(
+        std::io::stdout(),
+        "flagstone {} | {} workers | allocator: {allocator} | {limit}\n\
+         RESP       {resp}\n\
+         metrics    http://{admin}/metrics\n\
+         dashboard  http://{admin}/\n",
         env!("CARGO_PKG_VERSION"),
         shared.workers(),
     );
-    println!("RESP       {resp}");
-    println!("metrics    http://{admin}/metrics");
-    println!("dashboard  http://{admin}/");
+    if !resp.ip().to_canonical().is_loopback() {
+        complain(&format!("{resp} can be reached from other machines and asks for no password"));
+    }
 }
 
 /// Completes when the process is asked to end. The handlers are in place when this returns.
