@@ -128,7 +128,7 @@ impl Connection {
                 }
                 Event::Wrote(Ok(n)) if n > 0 => {
                     self.shared.stats.stripe(self.session.client.id).sent.add(n as u64);
-                    self.session.out.advance(n);
+                    self.session.wrote(n);
                     self.last_active = Instant::now();
                 }
                 Event::Read(Ok(n)) if n > 0 => {
@@ -160,7 +160,10 @@ impl Connection {
                 }
             }
         }
-        self.session.end_batch(&self.shared, self.input.unread(), self.input.held());
+        // With nothing unread the buffer goes back as soon as the next read has to wait.
+        let unread = self.input.unread();
+        let held = if unread == 0 { 0 } else { self.input.held() };
+        self.session.end_batch(&self.shared, unread, held);
     }
 
     fn may_run(&self) -> bool {

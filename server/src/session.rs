@@ -21,6 +21,9 @@ use crate::shared::{Shared, wall_clock};
 /// Bytes of messages that are moved from the mailbox into the output at a time.
 const MESSAGES_AT_A_TIME: usize = 64 * 1024;
 
+/// Bytes of output of which others are told as they are written.
+const WORTH_TELLING: usize = 16 * 1024;
+
 /// One connection's state.
 #[derive(Debug)]
 pub struct Session {
@@ -50,6 +53,8 @@ pub struct Session {
     pub(crate) last_command: &'static str,
     /// Bytes received and not yet run, and bytes that the read buffer holds, when last told.
     input: (usize, usize),
+    /// Bytes of output that others were told of.
+    viewed_output: usize,
     /// Bytes of messages in the output that the mailbox still counts.
     messages_in_output: usize,
 }
@@ -83,6 +88,7 @@ impl Session {
             run: None,
             last_command: "NULL",
             input: (0, 0),
+            viewed_output: 0,
             messages_in_output: 0,
         }
     }
@@ -103,7 +109,8 @@ impl Session {
     }
 
     /// Tells others about this connection.
-    pub fn write_view(&self) {
+    pub fn write_view(&mut self) {
+        self.viewed_output = self.out.held();
         let mut view = self.client.view.lock();
         view.db = self.db;
         view.protocol = self.protocol;
@@ -111,7 +118,7 @@ impl Session {
         view.patterns = self.patterns.len();
         view.blocked = self.blocked.is_some();
         (view.unread, view.input_held) = self.input;
-        view.output_held = self.out.held();
+        view.output_held = self.viewed_output;
         view.command = self.last_command;
         view.active = std::time::Instant::now();
     }
@@ -152,6 +159,14 @@ impl Session {
         });
         *messages_in_output += taken;
         out.set_muted(*reply_mode == ReplyMode::Off);
+    }
+
+    /// Takes `n` written bytes off the output. Others are told when there was much of it.
+    pub fn wrote(&mut self, n: usize) {
+        self.out.advance(n);
+        if self.viewed_output >= WORTH_TELLING {
+            self.write_view();
+        }
     }
 
     /// Tells the mailbox that everything in the output was written.

@@ -327,3 +327,28 @@ fn a_shutdown_finishes_what_was_received_for_a_slow_reader() {
     assert_eq!(wire.reply_or_end(), None);
     assert_eq!(server.process.wait().code(), Some(0));
 }
+
+/// Idle connections hold no buffers, and what is told of them says so.
+#[test]
+fn idle_connections_are_cheap() {
+    const CLIENTS: usize = 200;
+    let server = Server::start(&[]);
+    let mut observer = Wire::connect(server.resp);
+    observer.send(&[b"SET", b"v", &vec![b'v'; 1 << 20]]);
+    observer.reply();
+    let before = observer.info_number("used_memory");
+    let idle: Vec<Wire> = (0..CLIENTS)
+        .map(|_| {
+            let mut wire = Wire::connect(server.resp);
+            assert_eq!(wire.run("GET v").len(), 1 << 20);
+            wire
+        })
+        .collect();
+    poll("buffers to go back", || {
+        let each = observer.info_number("used_memory").saturating_sub(before) / CLIENTS as u64;
+        (each < 8 * 1024).then_some(())
+    });
+    let told = observer.info_number("mem_clients_normal");
+    assert!(told < 64 * 1024, "{told}");
+    drop(idle);
+}
