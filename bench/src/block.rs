@@ -67,11 +67,8 @@ impl Block {
         // SAFETY: both ends were written by `mark` and lie within the block; reads of the first
         // word happen only where the block has four bytes.
         unsafe {
-            let first = if size >= 8 {
-                self.start.cast::<u32>().read_volatile() == self.tag
-            } else {
-                true
-            };
+            let first =
+                if size >= 8 { self.start.cast::<u32>().read_volatile() == self.tag } else { true };
             first && self.start.as_ptr().add(size - 1).read_volatile() == self.last_byte()
         }
     }

@@ -13,15 +13,15 @@
 //! 5. [`suite`]: which cells are run, by whom and how often.
 
 pub mod block;
-#[cfg(any())]
+#[cfg(feature = "driver")]
 pub mod driver;
 pub mod measure;
 pub mod peer;
-#[cfg(any())]
+#[cfg(feature = "driver")]
 pub mod report;
 pub mod rng;
 pub mod stats;
-#[cfg(any())]
+#[cfg(feature = "driver")]
 pub mod suite;
 pub mod wire;
 pub mod workload;

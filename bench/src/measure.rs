@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn status_text_is_parsed() {
-        let text = "Name:\tx\nVmPeak:\t 9 kB\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nThreads:\t1\n";
+        let text =
+            "Name:\tx\nVmPeak:\t 9 kB\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nThreads:\t1\n";
         assert_eq!(Resident::parse(text), Some(Resident { peak: 2 << 20, current: 1 << 20 }));
         assert_eq!(Resident::parse("VmHWM:\t12 pages\n"), None);
         assert_eq!(Resident::parse(""), None);

@@ -79,8 +79,7 @@ pub fn aa_spread(a: &[f64], b: &[f64]) -> Option<f64> {
     let pool: Vec<f64> = a.iter().chain(b).copied().collect();
     let mut differences = Vec::new();
     let mut difference_of = |in_first: &dyn Fn(usize) -> bool| {
-        let (first, second): (Vec<_>, Vec<_>) =
-            (0..pool.len()).partition(|&index| in_first(index));
+        let (first, second): (Vec<_>, Vec<_>) = (0..pool.len()).partition(|&index| in_first(index));
         let pick = |of: Vec<usize>| median(&of.into_iter().map(|i| pool[i]).collect::<Vec<_>>());
         if let (Some(x), Some(y)) = (pick(first), pick(second)) {
             differences.push(log_distance(x, y));

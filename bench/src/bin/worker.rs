@@ -6,8 +6,8 @@
 //! worker --check | --list
 //! ```
 //!
-//! Before anything else it proves that the allocator of its name serves; if not, or on bad
-//! arguments, it prints one line and ends with status 2. Corruption found by a workload panics
+//! Nothing is reported unless the allocator of its name is proven to serve; if it is not, or on bad
+//! arguments, the worker prints one line and ends with status 2. Corruption found by a workload panics
 //! (status 101). A run past its deadline is ended by SIGALRM.
 
 use std::process::ExitCode;
@@ -35,9 +35,8 @@ fn run(args: impl Iterator<Item = String>) -> Result<String, String> {
     if let Command::List = command {
         return Ok(list());
     }
-    let served = peer::prove().map_err(|error| error.to_string())?;
     let Command::Run { workload, params, deadline } = command else {
-        return Ok(json(&served));
+        return peer::prove().map(|served| json(&served)).map_err(|error| error.to_string());
     };
     if deadline > 0 {
         // SAFETY: sets the process's only alarm, whose default action ends the process.
@@ -45,6 +44,7 @@ fn run(args: impl Iterator<Item = String>) -> Result<String, String> {
     }
     let outcome = (workload.run)(&params);
     let resident = Resident::of_self();
+    let served = peer::prove().map_err(|error| error.to_string())?;
     Ok(json(&WorkerReport {
         served,
         workload: workload.name.to_owned(),

@@ -4,10 +4,10 @@
 
 /// Blocks of the probe, and bytes in each: together far above what the C library itself allocates
 /// meanwhile, each below its threshold for mapping.
-const BLOCKS: usize = 4096;
+const BLOCKS: usize = 256;
 const BYTES: usize = 256;
 
-/// Allocates a MiB through the global allocator and looks whether glibc's accounts saw it.
+/// Allocates 64 KiB through the global allocator and looks whether glibc's accounts saw it.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn serves() -> bool {
     let before = in_use();

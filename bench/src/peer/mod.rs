@@ -46,6 +46,8 @@ pub struct Peer {
     pub about: &'static str,
     /// A program that its build runs besides the compilers.
     pub needs: Option<&'static str>,
+    /// More arguments for `cargo build`.
+    pub cargo_args: &'static [&'static str],
     /// Flags for the compiler, which also give it a target folder of its own.
     pub rustflags: Option<&'static str>,
     /// Measured by every suite; the others are asked for by name.
@@ -59,6 +61,7 @@ pub const PEERS: &[Peer] = &[
         feature: "peer-flagstone",
         about: "this project, telemetry on",
         needs: None,
+        cargo_args: &[],
         rustflags: None,
         usual: true,
     },
@@ -67,6 +70,7 @@ pub const PEERS: &[Peer] = &[
         feature: "peer-mimalloc",
         about: "mimalloc v3 (crate mimalloc)",
         needs: None,
+        cargo_args: &[],
         rustflags: None,
         usual: true,
     },
@@ -75,6 +79,7 @@ pub const PEERS: &[Peer] = &[
         feature: "peer-mimalloc-v2",
         about: "mimalloc v2 (crate mimalloc, feature v2)",
         needs: None,
+        cargo_args: &[],
         rustflags: None,
         usual: true,
     },
@@ -84,6 +89,8 @@ pub const PEERS: &[Peer] = &[
         about: "snmalloc (crate snmalloc-rs, built by cmake)",
         // Its build without cmake leaves assertions on under GCC and Clang, and would be slow.
         needs: Some("cmake"),
+        // Its build script takes any debug information in the profile for a debug build.
+        cargo_args: &["--config", "profile.release.package.snmalloc-sys.debug=false"],
         rustflags: None,
         usual: true,
     },
@@ -92,6 +99,7 @@ pub const PEERS: &[Peer] = &[
         feature: "peer-jemalloc",
         about: "jemalloc (crate tikv-jemallocator)",
         needs: Some("make"),
+        cargo_args: &[],
         rustflags: None,
         usual: true,
     },
@@ -100,6 +108,7 @@ pub const PEERS: &[Peer] = &[
         feature: "peer-rpmalloc",
         about: "rpmalloc (crate rpmalloc-sys)",
         needs: None,
+        cargo_args: &[],
         rustflags: None,
         usual: true,
     },
@@ -108,6 +117,7 @@ pub const PEERS: &[Peer] = &[
         feature: "",
         about: "the C library's malloc",
         needs: None,
+        cargo_args: &[],
         rustflags: None,
         usual: true,
     },
@@ -116,6 +126,7 @@ pub const PEERS: &[Peer] = &[
         feature: "peer-flagstone-nostat",
         about: "this project without its counters",
         needs: None,
+        cargo_args: &[],
         rustflags: Some("--cfg flagstone_no_counters"),
         usual: false,
     },
@@ -131,10 +142,13 @@ pub fn find(name: &str) -> Option<&'static Peer> {
 /// Two independent proofs must hold: the allocator itself knows a fresh block as its own, and the
 /// C library's accounts moved exactly if it is the system's allocator that should serve.
 /// (requirement P2: a proof that can fail.)
+///
+/// Asked after a run, when its figures are taken, so that the proof leaves no trace in them, and
+/// while no other thread allocates.
 pub fn prove() -> Result<Served, NotServing> {
     // Of several classes and one too large for any of them.
     for size in [16, 1024, 40_000, 8 << 20] {
-        let block = std::hint::black_box(vec![1u8; size]);
+        let block = std::hint::black_box(Vec::<u8>::with_capacity(size));
         if !chosen::owns(block.as_ptr(), size) {
             return Err(NotServing(format!(
                 "{} does not know a fresh block of {size} bytes",
@@ -147,7 +161,11 @@ pub fn prove() -> Result<Served, NotServing> {
         let what = if system { "serves" } else { "does not serve" };
         return Err(NotServing(format!("the C library {what} beside {}", chosen::NAME)));
     }
-    Ok(Served { peer: chosen::NAME.to_owned(), version: chosen::version(), proof: chosen::PROOF.to_owned() })
+    Ok(Served {
+        peer: chosen::NAME.to_owned(),
+        version: chosen::version(),
+        proof: chosen::PROOF.to_owned(),
+    })
 }
 
 /// The allocator under test is not the one that serves.

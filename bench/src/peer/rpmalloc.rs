@@ -6,6 +6,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
+use std::ffi::c_int;
 use std::ptr::null_mut;
 
 use rpmalloc_sys as ffi;
@@ -41,6 +42,15 @@ pub fn housekeep() {}
 
 struct RpMalloc;
 
+unsafe extern "C" {
+    /// As the C header declares it; the declaration in `rpmalloc-sys` lacks the argument.
+    #[link_name = "rpmalloc_thread_finalize"]
+    fn thread_finalize(release_caches: c_int);
+}
+
+/// The thread's cached spans go to the global cache instead of staying with its heap.
+const RELEASE_CACHES: c_int = 1;
+
 thread_local! {
     static READY: Cell<bool> = const { Cell::new(false) };
     static AT_EXIT: AtExit = const { AtExit };
@@ -53,7 +63,7 @@ impl Drop for AtExit {
         READY.set(false);
         // SAFETY: ends what `initialise` began on this thread; an allocation by a later
         // destructor begins anew.
-        unsafe { ffi::rpmalloc_thread_finalize(1) };
+        unsafe { thread_finalize(RELEASE_CACHES) };
     }
 }
 

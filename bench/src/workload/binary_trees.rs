@@ -9,8 +9,8 @@ use super::{Outcome, Param, Params, Workload, param};
 use crate::measure::Section;
 
 const PARAMS: &[Param] = &[
-    param("depth", 14, "depth of the deepest trees"),
-    param("times", 1, "times that the whole series is built"),
+    param("depth", 16, "depth of the deepest trees"),
+    param("times", 3, "times that the whole series is built"),
 ];
 
 /// The workload.

@@ -15,7 +15,7 @@ use crate::measure::Section;
 const PARAMS: &[Param] = &[
     param("threads", 2, "threads"),
     param("size", 8, "bytes per block"),
-    param("rounds", 2_000, "blocks that each thread allocates, writes to and frees"),
+    param("rounds", 1_600, "blocks that each thread allocates, writes to and frees"),
     param("writes", 100_000, "writes to each block"),
 ];
 
@@ -46,5 +46,10 @@ fn run(params: &Params) -> Outcome {
         })
         .collect();
     let checksum = running.into_iter().map(join).fold(0, u64::wrapping_add);
-    Outcome { measured: section.stop(), operations: threads * rounds, checksum, ..Outcome::default() }
+    Outcome {
+        measured: section.stop(),
+        operations: threads * rounds,
+        checksum,
+        ..Outcome::default()
+    }
 }

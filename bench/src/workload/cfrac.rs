@@ -14,8 +14,8 @@ use super::{Outcome, Param, Params, Workload, param};
 use crate::measure::Section;
 
 const PARAMS: &[Param] = &[
-    param("number", 1, "which of the built-in products of two primes to factor"),
-    param("times", 1, "times to factor it"),
+    param("number", 2, "which of the built-in products of two primes to factor"),
+    param("times", 3, "times to factor it"),
     param("base", 120, "primes in the factor base"),
 ];
 
@@ -25,7 +25,7 @@ pub const WORKLOAD: Workload = Workload {
     about: "prime factoring by continued fractions",
     params: PARAMS,
     work: "times",
-    tiny: &[("number", 0), ("base", 30)],
+    tiny: &[("number", 0), ("base", 30), ("times", 1)],
     run,
 };
 
@@ -33,8 +33,8 @@ pub const WORKLOAD: Workload = Workload {
 const PRODUCTS: [(u128, u128); 4] = [
     (1_000_003, 10_000_019),
     (1_000_000_007, 100_000_000_003),
-    (10_000_000_019, 1_000_000_000_039),
-    (1_000_000_000_039, 10_000_000_000_037),
+    (60_000_000_000_013, 300_000_000_012_371),
+    (7_000_000_000_000_789, 40_000_000_000_000_063),
 ];
 
 fn run(params: &Params) -> Outcome {

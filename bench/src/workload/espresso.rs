@@ -16,7 +16,7 @@ const PARAMS: &[Param] = &[
     param("variables", 20, "inputs of the function, at most 32"),
     param("cubes", 60, "cubes of its random cover"),
     param("literals", 8, "literals per cube"),
-    param("functions", 6, "functions minimised"),
+    param("functions", 50, "functions minimised"),
 ];
 
 /// The workload.
@@ -51,7 +51,8 @@ fn run(params: &Params) -> Outcome {
         let result = minimise(black_box(function), variables, &mut work);
         operations += work;
         for cube in &result {
-            checksum = checksum.rotate_left(1) ^ cube.iter().fold(0, |sum, &f| sum * 31 + u64::from(f));
+            checksum =
+                checksum.rotate_left(1) ^ cube.iter().fold(0, |sum, &f| sum * 31 + u64::from(f));
         }
         results.push(result);
     }
@@ -94,22 +95,35 @@ fn complement(cover: &Cover, variables: usize, work: &mut u64) -> Cover {
     let Some(split) = most_used(cover, variables) else {
         return vec![vec![ANY; variables].into_boxed_slice()];
     };
-    let mut result = Cover::new();
-    for side in [FALSE, TRUE] {
-        for mut cube in complement(&cofactor(cover, split, side), variables, work) {
-            // What is missing on both sides is missing whatever the variable is: merge the two.
-            let twin = result.iter_mut().find(|other: &&mut Cube| {
-                other[split] != side && same_but(other, &cube, split)
-            });
-            match twin {
-                Some(other) => other[split] = ANY,
-                None => {
-                    cube[split] = side;
-                    result.push(cube);
-                }
-            }
+    let mut side_of = |side| {
+        let mut missing = complement(&cofactor(cover, split, side), variables, work);
+        missing.sort_unstable();
+        missing
+    };
+    let (low, high) = (side_of(FALSE), side_of(TRUE));
+    merge(low, high, split)
+}
+
+/// Joins the complements of both sides: what is missing on both is missing whatever the variable
+/// is; the rest only on its side.
+fn merge(low: Cover, high: Cover, split: usize) -> Cover {
+    let mut result = Cover::with_capacity(low.len().max(high.len()));
+    let restricted = |mut cube: Cube, side| {
+        cube[split] = side;
+        cube
+    };
+    let mut high = high.into_iter().peekable();
+    for cube in low {
+        while let Some(other) = high.next_if(|other| *other < cube) {
+            result.push(restricted(other, TRUE));
+        }
+        if high.next_if_eq(&cube).is_some() {
+            result.push(cube);
+        } else {
+            result.push(restricted(cube, FALSE));
         }
     }
+    result.extend(high.map(|cube| restricted(cube, TRUE)));
     result
 }
 
@@ -164,7 +178,9 @@ fn irredundant(mut cover: Cover, work: &mut u64) -> Cover {
         let within: Cover = cover
             .iter()
             .filter(|other| meets(other, &cube))
-            .map(|other| other.iter().zip(&cube).map(|(o, c)| if *c == ANY { *o } else { ANY }).collect())
+            .map(|other| {
+                other.iter().zip(&cube).map(|(o, c)| if *c == ANY { *o } else { ANY }).collect()
+            })
             .collect();
         if !is_tautology(&within, cube.len(), work) {
             cover.push(cube);
@@ -206,10 +222,6 @@ fn meets(a: &Cube, b: &Cube) -> bool {
 
 fn contains(larger: &Cube, smaller: &Cube) -> bool {
     larger.iter().zip(smaller).all(|(l, s)| l | s == *l)
-}
-
-fn same_but(a: &Cube, b: &Cube, variable: usize) -> bool {
-    a[..variable] == b[..variable] && a[variable + 1..] == b[variable + 1..]
 }
 
 fn holds(cover: &Cover, assignment: u32) -> bool {

@@ -17,7 +17,7 @@ use crate::rng::Rng;
 
 const PARAMS: &[Param] = &[
     param("records", 400, "records per document"),
-    param("documents", 200, "documents parsed"),
+    param("documents", 600, "documents parsed"),
     param("alive", 8, "documents alive at once"),
     param("hand_over", 0, "1 to drop the trees on another thread"),
 ];

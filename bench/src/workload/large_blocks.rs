@@ -13,7 +13,7 @@ const PARAMS: &[Param] = &[
     param("min_kib", 5 << 10, "smallest block in KiB"),
     param("max_kib", 25 << 10, "largest block in KiB"),
     param("slots", 10, "blocks alive at once"),
-    param("blocks", 300, "blocks allocated"),
+    param("blocks", 150, "blocks allocated"),
 ];
 
 /// The workload.

@@ -19,7 +19,7 @@ const PARAMS: &[Param] = &[
     param("min", 8, "smallest block in bytes"),
     param("max", 1_000, "largest block in bytes"),
     param("replaced", 100_000, "blocks that one thread replaces before it ends"),
-    param("generations", 40, "threads that follow one another"),
+    param("generations", 100, "threads that follow one another"),
 ];
 
 /// The workload.

@@ -13,7 +13,7 @@ use crate::rng::Rng;
 
 const PARAMS: &[Param] = &[
     param("threads", 8, "threads per generation"),
-    param("generations", 150, "generations"),
+    param("generations", 400, "generations"),
     param("blocks", 2_000, "blocks that each thread allocates"),
     param("max", 1_024, "largest block in bytes; sizes are skewed to small ones"),
 ];

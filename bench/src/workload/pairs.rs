@@ -10,7 +10,7 @@ use crate::measure::Section;
 
 const PARAMS: &[Param] = &[
     param("size", 64, "bytes per block"),
-    param("pairs", 20_000_000, "allocate/free pairs"),
+    param("pairs", 40_000_000, "allocate/free pairs"),
     param("window", 256, "blocks alive at once"),
 ];
 

@@ -17,7 +17,7 @@ const PARAMS: &[Param] = &[
     param("threads", 2, "threads at a time"),
     param("slots", 20_000, "slots per thread, half of them filled on average"),
     param("steps", 400_000, "steps per thread and round"),
-    param("rounds", 10, "times that the threads are replaced"),
+    param("rounds", 20, "times that the threads are replaced"),
     param("shared", 1_000, "slots that all threads swap with"),
     param("max", 8_192, "largest block in bytes; sizes are skewed to small ones"),
 ];

@@ -18,7 +18,7 @@ const PARAMS: &[Param] = &[
     param("min", 16, "smallest block in bytes"),
     param("max", 65_536, "largest block in bytes"),
     param("blocks", 1_000, "blocks allocated per sweep"),
-    param("sweeps", 600, "sweeps per thread"),
+    param("sweeps", 1_500, "sweeps per thread"),
     param("handed", 4, "one block in this many is freed by the next thread; 0: none"),
 ];
 

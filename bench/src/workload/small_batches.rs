@@ -15,7 +15,7 @@ use crate::rng::Rng;
 const PARAMS: &[Param] = &[
     param("threads", 2, "threads"),
     param("batch", 4_000, "blocks per batch"),
-    param("batches", 1_500, "batches per thread"),
+    param("batches", 4_000, "batches per thread"),
     param("max", 1_000, "largest block in bytes; sizes are skewed to small ones"),
     param("exchange", 0, "1 to free half of each batch on the next thread"),
 ];

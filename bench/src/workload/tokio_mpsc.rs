@@ -16,7 +16,7 @@ const PARAMS: &[Param] = &[
     param("workers", 2, "threads of the runtime"),
     param("channels", 4, "channels, each with a producer and a consumer task"),
     param("queue", 32, "messages that a channel holds"),
-    param("messages", 200_000, "messages per channel"),
+    param("messages", 600_000, "messages per channel"),
     param("min", 64, "smallest message in bytes"),
     param("max", 4_096, "largest message in bytes"),
 ];

@@ -13,7 +13,7 @@ const PARAMS: &[Param] = &[
     param("vectors", 4, "vectors grown in turn"),
     param("mib", 16, "final size of each in MiB"),
     param("chunk", 1_000, "bytes appended at a time"),
-    param("times", 6, "times that the vectors are grown from nothing"),
+    param("times", 10, "times that the vectors are grown from nothing"),
 ];
 
 /// The workload.

@@ -16,7 +16,7 @@ use crate::rng::Rng;
 const PARAMS: &[Param] = &[
     param("pairs", 1, "producers, each with a consumer of its own"),
     param("batch", 512, "blocks per batch"),
-    param("batches", 16_000, "batches per producer"),
+    param("batches", 12_000, "batches per producer"),
     param("queue", 8, "batches that a queue holds"),
 ];
 
@@ -60,9 +60,8 @@ fn run(params: &Params) -> Outcome {
 
 fn produce(sender: &SyncSender<Vec<Block>>, mut rng: Rng, batch: usize, batches: u64) {
     for number in 0..batches {
-        let blocks = (0..batch)
-            .map(|_| Block::new(SIZES[rng.below(SIZES.len())], number as u32))
-            .collect();
+        let blocks =
+            (0..batch).map(|_| Block::new(SIZES[rng.below(SIZES.len())], number as u32)).collect();
         sender.send(blocks).expect("the consumer receives until the producer ends");
     }
 }
