@@ -12,6 +12,9 @@ use std::ptr::NonNull;
 /// Alignment of every block: that of the widest plain field, as most Rust values have it.
 pub const ALIGN: usize = 8;
 
+/// Largest block in bytes: the size is kept in 32 bits.
+const MAX_SIZE: usize = u32::MAX as usize;
+
 /// One allocation of a given size that knows the tag written to it. 16 bytes itself.
 #[derive(Debug)]
 pub struct Block {
@@ -109,9 +112,8 @@ impl Drop for Block {
 #[inline]
 pub fn allocate(size: usize) -> NonNull<u8> {
     let layout = opaque_layout(size);
-    assert!(layout.size() != 0);
     #[allow(clippy::disallowed_methods)] // reason: the benchmark is about this very call
-    // SAFETY: the layout's size is not zero.
+    // SAFETY: the layout's size is not zero, as `opaque_layout` has checked.
     let start = unsafe { std::alloc::alloc(layout) };
     match NonNull::new(start) {
         Some(start) => start,
@@ -134,12 +136,17 @@ pub unsafe fn release(start: NonNull<u8>, size: usize) {
 }
 
 /// The size goes through `black_box`, so that an allocator cannot have its size class computed at
-/// compile time: in programs the size is mostly known only at run time.
+/// compile time: in programs the size is mostly known only at run time. The alignment is a constant,
+/// as it is for a type or a vector of it.
+///
+/// # Panics
+/// Panics when `size` is zero or does not fit 32 bits.
 #[inline]
-fn opaque_layout(size: usize) -> Layout {
+pub fn opaque_layout(size: usize) -> Layout {
     let size = black_box(size);
-    assert!(u32::try_from(size).is_ok(), "blocks of 4 GiB and more are not benchmarked");
-    Layout::from_size_align(size, ALIGN).expect("a 32-bit size is a valid layout")
+    assert!((1..=MAX_SIZE).contains(&size), "blocks are of 1 byte to 4 GiB");
+    // SAFETY: the alignment is a power of two, and the size far below `isize::MAX`.
+    unsafe { Layout::from_size_align_unchecked(size, ALIGN) }
 }
 
 #[cold]

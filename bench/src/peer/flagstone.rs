@@ -18,15 +18,10 @@ pub const IS_SYSTEM: bool = false;
 
 const WITHOUT_COUNTERS: bool = cfg!(feature = "peer-flagstone-nostat");
 
-/// Whether the heap knows the block, does not know one that is none of its, and counts allocations
-/// exactly if it is the build that should: Flagstone is measured with its telemetry on.
+/// Whether the heap knows the block, and does not know one that is none of its.
 pub fn owns(ptr: *const u8, size: usize) -> bool {
     static FOREIGN: u64 = 0;
     let heap = Heap::global();
-    let counted: u64 = heap.snapshot().classes.iter().map(|class| class.allocs).sum();
-    if (counted == 0) != WITHOUT_COUNTERS {
-        return false;
-    }
     heap.usable_size(ptr).is_some_and(|usable| usable >= size)
         && heap.usable_size((&raw const FOREIGN).cast()).is_none()
 }
@@ -34,6 +29,17 @@ pub fn owns(ptr: *const u8, size: usize) -> bool {
 /// The workspace's version.
 pub fn version() -> String {
     concat!("flagstone ", env!("CARGO_PKG_VERSION")).to_owned()
+}
+
+/// Whether allocations are counted, exactly if this is the build that should: Flagstone is measured
+/// with its telemetry on.
+pub fn is_as_built() -> Result<(), &'static str> {
+    let counted: u64 = Heap::global().snapshot().classes.iter().map(|class| class.allocs).sum();
+    match (counted, WITHOUT_COUNTERS) {
+        (0, false) => Err("flagstone's snapshot counts no allocation"),
+        (1.., true) => Err("flagstone counts allocations, where it was to be built without"),
+        _ => Ok(()),
+    }
 }
 
 /// What a runtime's park hook does.

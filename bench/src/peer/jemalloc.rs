@@ -42,6 +42,11 @@ pub fn version() -> String {
     format!("jemalloc {text}")
 }
 
+/// Whether the library is the one asked for, beyond its name.
+pub fn is_as_built() -> Result<(), &'static str> {
+    Ok(())
+}
+
 /// Told by a thread before it sleeps; jemalloc leaves that to its decay and background threads.
 pub fn about_to_sleep() {}
 

@@ -18,20 +18,24 @@ pub const IS_SYSTEM: bool = false;
 
 const MAJOR: i32 = if cfg!(feature = "peer-mimalloc-v2") { 2 } else { 3 };
 
-/// Whether mimalloc, of the version asked for, knows the block.
+/// Whether mimalloc knows the block.
 pub fn owns(ptr: *const u8, size: usize) -> bool {
     // SAFETY: the first looks an address up in mimalloc's own tables; the second is reached only
     // for a block that is in them.
-    let known = unsafe {
+    unsafe {
         libmimalloc_sys::mi_is_in_heap_region(ptr.cast())
             && libmimalloc_sys::mi_usable_size(ptr.cast()) >= size
-    };
-    known && major() == MAJOR
+    }
 }
 
 /// The library's version number as it gives it.
 pub fn version() -> String {
     format!("mimalloc {}", raw_version())
+}
+
+/// Whether the library is of the major version asked for.
+pub fn is_as_built() -> Result<(), &'static str> {
+    if major() == MAJOR { Ok(()) } else { Err("mimalloc is of another major version") }
 }
 
 /// Told by a thread before it sleeps; a Rust program has no hook into mimalloc for that.

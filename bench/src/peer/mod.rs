@@ -50,6 +50,8 @@ pub struct Peer {
     pub cargo_args: &'static [&'static str],
     /// Flags for the compiler, which also give it a target folder of its own.
     pub rustflags: Option<&'static str>,
+    /// Whether it runs under valgrind.
+    pub valgrind: bool,
     /// Measured by every suite; the others are asked for by name.
     pub usual: bool,
 }
@@ -63,6 +65,7 @@ pub const PEERS: &[Peer] = &[
         needs: None,
         cargo_args: &[],
         rustflags: None,
+        valgrind: true,
         usual: true,
     },
     Peer {
@@ -72,6 +75,7 @@ pub const PEERS: &[Peer] = &[
         needs: None,
         cargo_args: &[],
         rustflags: None,
+        valgrind: true,
         usual: true,
     },
     Peer {
@@ -81,6 +85,7 @@ pub const PEERS: &[Peer] = &[
         needs: None,
         cargo_args: &[],
         rustflags: None,
+        valgrind: true,
         usual: true,
     },
     Peer {
@@ -92,6 +97,8 @@ pub const PEERS: &[Peer] = &[
         // Its build script takes any debug information in the profile for a debug build.
         cargo_args: &["--config", "profile.release.package.snmalloc-sys.debug=false"],
         rustflags: None,
+        // It reserves more address space for its page map than valgrind has.
+        valgrind: false,
         usual: true,
     },
     Peer {
@@ -101,6 +108,7 @@ pub const PEERS: &[Peer] = &[
         needs: Some("make"),
         cargo_args: &[],
         rustflags: None,
+        valgrind: true,
         usual: true,
     },
     Peer {
@@ -110,6 +118,7 @@ pub const PEERS: &[Peer] = &[
         needs: None,
         cargo_args: &[],
         rustflags: None,
+        valgrind: true,
         usual: true,
     },
     Peer {
@@ -119,6 +128,7 @@ pub const PEERS: &[Peer] = &[
         needs: None,
         cargo_args: &[],
         rustflags: None,
+        valgrind: true,
         usual: true,
     },
     Peer {
@@ -128,6 +138,7 @@ pub const PEERS: &[Peer] = &[
         needs: None,
         cargo_args: &[],
         rustflags: Some("--cfg flagstone_no_counters"),
+        valgrind: true,
         usual: false,
     },
 ];
@@ -156,6 +167,7 @@ pub fn prove() -> Result<Served, NotServing> {
             )));
         }
     }
+    chosen::is_as_built().map_err(|reason| NotServing(reason.to_owned()))?;
     let system = glibc::serves();
     if system != chosen::IS_SYSTEM {
         let what = if system { "serves" } else { "does not serve" };

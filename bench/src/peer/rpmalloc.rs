@@ -34,6 +34,11 @@ pub fn version() -> String {
     String::from("rpmalloc (crate rpmalloc-sys 0.2)")
 }
 
+/// Whether the library is the one asked for, beyond its name.
+pub fn is_as_built() -> Result<(), &'static str> {
+    Ok(())
+}
+
 /// Told by a thread before it sleeps; rpmalloc can only be told that a thread ends.
 pub fn about_to_sleep() {}
 

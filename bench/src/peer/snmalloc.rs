@@ -25,6 +25,11 @@ pub fn version() -> String {
     String::from("snmalloc (crate snmalloc-rs 0.7)")
 }
 
+/// Whether the library is the one asked for, beyond its name.
+pub fn is_as_built() -> Result<(), &'static str> {
+    Ok(())
+}
+
 /// Told by a thread before it sleeps; snmalloc has no hook for that.
 pub fn about_to_sleep() {}
 

@@ -27,6 +27,11 @@ pub fn version() -> String {
     String::from("unknown")
 }
 
+/// Whether the library is the one asked for, beyond its name.
+pub fn is_as_built() -> Result<(), &'static str> {
+    Ok(())
+}
+
 /// Told by a thread before it sleeps; nothing to do.
 pub fn about_to_sleep() {}
 

@@ -25,12 +25,19 @@ macro_rules! line {
     ($page:expr, $($arg:tt)*) => { writeln!($page, $($arg)*).expect("a string takes every line") };
 }
 
+/// The part over all cells alone, for the terminal.
+pub fn overview(report: &Report, summary: &Summary) -> String {
+    let mut page = String::new();
+    contenders(&mut page, report, summary);
+    page
+}
+
 fn head(page: &mut String, report: &Report) {
     let host = &report.host;
     line!(page, "# Suite `{}`\n", report.suite);
     line!(
         page,
-        "{} rounds, interleaved, on {} ({} CPUs, {:.0} GiB, Linux {}, huge pages: {}), commit `{}`.\n",
+        "Rounds: {}, interleaved, on {} ({} CPUs, {:.0} GiB, Linux {}, huge pages: {}), commit `{}`.\n",
         report.rounds,
         host.cpu,
         host.cpus,
@@ -73,12 +80,19 @@ fn times(page: &mut String, report: &Report, summary: &Summary) {
     line!(page, "## Time, over the fastest allocator of the cell\n");
     line!(
         page,
-        "Ratios of medians. **Bold**: the fastest. `~`: the difference lies inside the cell's A/A \
-         spread, and is neither a win nor a loss.\n"
+        "Ratios of medians. **Bold**: the fastest. `~`: unstable, the difference to the fastest lies \
+         inside the A/A spread and is neither a win nor a loss.\n"
     );
-    header(page, report, &["A/A spread"]);
+    let aa: Vec<&str> = report
+        .controls()
+        .into_iter()
+        .map(|(contender, _)| report.contenders[contender].label.as_str())
+        .collect();
+    header(page, report, &[&format!("A/A spread ({})", aa.join(", "))]);
     for cell in &summary.cells {
-        let mut row = format!("| {} | {} |", cell.name, percent(cell.aa_spread));
+        let aa: Vec<String> =
+            cell.aa.iter().map(|aa| format!("{:.1} %", aa.spread * 100.0)).collect();
+        let mut row = format!("| {} | {} |", cell.name, aa.join(", "));
         for index in columns(report) {
             let text = match &cell.figures[index] {
                 None => String::from("–"),
@@ -176,10 +190,6 @@ fn columns(report: &Report) -> impl Iterator<Item = usize> + '_ {
 
 fn number(value: Option<f64>) -> String {
     value.map_or_else(|| String::from("–"), |value| format!("{value:.3}"))
-}
-
-fn percent(value: Option<f64>) -> String {
-    value.map_or_else(|| String::from("–"), |value| format!("{:.1} %", value * 100.0))
 }
 
 fn thousands(value: f64) -> String {

@@ -23,9 +23,9 @@ pub struct Summary {
 pub struct CellSummary {
     /// Its name.
     pub name: String,
-    /// How far two sets of runs of the same allocator lie apart here, as a share; the largest over
-    /// the controls. `None` without a control that has runs.
-    pub aa_spread: Option<f64>,
+    /// How far two sets of runs of the same allocator lie apart here; one entry per control that
+    /// has runs.
+    pub aa: Vec<AaSpread>,
     /// Position of the fastest contender, controls aside.
     pub best: Option<usize>,
     /// Position of the fastest one that is not Flagstone.
@@ -36,6 +36,17 @@ pub struct CellSummary {
     pub stability: Option<Stability>,
     /// One entry per contender; `None` where it has no runs.
     pub figures: Vec<Option<Figures>>,
+}
+
+/// The A/A spread of one allocator in one cell.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AaSpread {
+    /// Position of the allocator among the contenders.
+    pub contender: usize,
+    /// Its name.
+    pub peer: String,
+    /// The spread as a share, by [`aa_spread`].
+    pub spread: f64,
 }
 
 /// One contender in one cell.
@@ -103,11 +114,16 @@ impl CellSummary {
     fn of(report: &Report, cell: &Cell) -> CellSummary {
         let medians: Vec<Option<f64>> =
             cell.runs.iter().map(|runs| median(&runs.seconds)).collect();
-        let aa = report
+        let aa: Vec<AaSpread> = report
             .controls()
             .into_iter()
-            .filter_map(|(a, b)| aa_spread(&cell.runs[a].seconds, &cell.runs[b].seconds))
-            .max_by(f64::total_cmp);
+            .filter_map(|(contender, control)| {
+                let runs = |index: usize| cell.runs[index].seconds.as_slice();
+                let spread = aa_spread(runs(contender), runs(control))?;
+                let peer = report.contenders[contender].peer.clone();
+                Some(AaSpread { contender, peer, spread })
+            })
+            .collect();
         let fastest = |keep: &dyn Fn(usize) -> bool| {
             medians
                 .iter()
@@ -118,19 +134,25 @@ impl CellSummary {
         };
         let best = fastest(&|_| true);
         let best_peer = fastest(&|index| report.contenders[index].peer != FLAGSTONE);
-        let flagstone_ratio = report
-            .contender(FLAGSTONE)
-            .and_then(|flagstone| Some(medians[flagstone]? / best_peer?.1));
+        let flagstone = report.contender(FLAGSTONE);
+        let flagstone_ratio =
+            flagstone.and_then(|flagstone| Some(medians[flagstone]? / best_peer?.1));
+        let flagstone_stability =
+            flagstone_ratio.zip(flagstone.zip(best_peer)).map(|(ratio, (flagstone, (peer, _)))| {
+                stability(ratio, spread_between(&aa, flagstone, peer))
+            });
         let figures = cell
             .runs
             .iter()
-            .map(|runs| {
+            .enumerate()
+            .map(|(index, runs)| {
                 let seconds = Spread::of(&runs.seconds)?;
-                let ratio_to_best = seconds.median / best?.1;
+                let (fastest, least) = best?;
+                let ratio_to_best = seconds.median / least;
                 Some(Figures {
                     seconds,
                     ratio_to_best,
-                    stability: stability(ratio_to_best, aa.unwrap_or(0.0)),
+                    stability: stability(ratio_to_best, spread_between(&aa, index, fastest)),
                     peak_rss_bytes: median(&runs.peak_rss_bytes)?,
                     final_rss_bytes: median(&runs.final_rss_bytes)?,
                     minor_faults: median(&runs.minor_faults)?,
@@ -139,14 +161,24 @@ impl CellSummary {
             .collect();
         CellSummary {
             name: cell.name.clone(),
-            aa_spread: aa,
             best: best.map(|(index, _)| index),
             best_peer: best_peer.map(|(index, _)| index),
             flagstone_ratio,
-            stability: flagstone_ratio.map(|ratio| stability(ratio, aa.unwrap_or(0.0))),
+            stability: flagstone_stability,
             figures,
+            aa,
         }
     }
+}
+
+/// What chance can do to the ratio of two contenders: the larger of their own A/A spreads, as far as
+/// they have controls; the largest of all if neither has.
+fn spread_between(aa: &[AaSpread], a: usize, b: usize) -> f64 {
+    let largest = |keep: &dyn Fn(&AaSpread) -> bool| {
+        aa.iter().filter(|aa| keep(aa)).map(|aa| aa.spread).max_by(f64::total_cmp)
+    };
+    let own = largest(&|aa| aa.contender == a || aa.contender == b);
+    own.or_else(|| largest(&|_| true)).unwrap_or(0.0)
 }
 
 /// The geometric mean of one figure of a contender over all cells. `None` if it lacks one: a mean

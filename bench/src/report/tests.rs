@@ -97,8 +97,30 @@ fn a_control_is_never_the_best_and_has_no_column() {
     assert_eq!(summary.cells[0].best, Some(2));
     assert_eq!(summary.contenders[0].fastest, 0);
     let page = super::markdown::page(&report, &summary);
-    assert!(page.contains("| cell | A/A spread | flagstone | mimalloc | system |"), "{page}");
+    assert!(
+        page.contains("| cell | A/A spread (flagstone) | flagstone | mimalloc | system |"),
+        "{page}"
+    );
     assert!(page.contains("| flagstone (A/A) | 1 |"), "{page}");
+}
+
+#[test]
+fn the_noise_of_an_allocator_counts_where_it_takes_part() {
+    let with_both: &[(&str, bool)] = &[
+        ("flagstone", false),
+        ("flagstone", true),
+        ("mimalloc", false),
+        ("mimalloc", true),
+        ("system", false),
+    ];
+    // mimalloc's control differs by half; the system's allocator is the fastest, then mimalloc.
+    let cells: &[(&str, &[&[f64]])] = &[
+        ("a", &[&[1.2; 3], &[1.2; 3], &[3.0; 3], &[2.0; 3], &[1.0; 3]]),
+        ("b", &[&[1.2; 3], &[1.2; 3], &[1.0; 3], &[1.5; 3], &[3.0; 3]]),
+    ];
+    let summary = Summary::of(&report(with_both, cells));
+    assert_eq!(summary.cells[0].stability, Some(Stability::Stable));
+    assert_eq!(summary.cells[1].stability, Some(Stability::Unstable));
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! Instruction counts do not depend on what else the machine does, so two versions compare to the
 //! instruction. Each worker runs the bare pair (workload `pair-count`) at two counts; the difference
 //! over the additional pairs leaves out the process's start and end and the allocator's warming up.
-//! The same for the empty loop, which is taken off. Kernel work is not counted.
+//! The same for the empty loop, which is taken off. Kernel work is not counted. snmalloc, which
+//! cannot run under valgrind, is counted by single steps ([`step`]), which come to the same.
 
 use std::collections::VecDeque;
 use std::process::Stdio;
@@ -15,18 +16,19 @@ use serde::Serialize;
 use super::{CannotRun, Ended, Suite, Wishes, progress_bar, skip};
 use crate::driver::build::{Builder, Worker, is_installed};
 use crate::driver::host::Host;
-use crate::driver::run;
+use crate::driver::{run, step};
 use crate::peer::{FLAGSTONE, MIMALLOC, PEERS, Peer};
 use crate::report::model::{Failure, SkippedPeer};
+use crate::workload::Params;
 use crate::workload::pair_count::{BATCH, EMPTY, SINGLE, WORKLOAD};
-use crate::workload::{Params, find};
 
 /// Block sizes in bytes.
 const SIZES: [u64; 8] = [16, 64, 256, 1024, 8192, 32 << 10, 128 << 10, 1 << 20];
-/// Pairs in the shorter run: enough for every allocator to be in its steady state.
-const SHORT: u64 = 20_480;
-/// Pairs in the longer one.
-const LONG: u64 = 3 * SHORT;
+/// Pairs in the shorter and the longer run under callgrind: in the shorter already, every
+/// allocator is in its steady state.
+const CALLGRIND_PAIRS: [u64; 2] = [20_480, 61_440];
+/// The same where each instruction is stepped; here the worker warms up before the marks.
+const STEPPED_PAIRS: [u64; 2] = [256, 768];
 
 /// One measured figure: instructions per pair of one allocator at one size.
 #[derive(Clone, Debug, Serialize)]
@@ -112,7 +114,7 @@ fn count_all(workers: &[(&'static Peer, Worker)], wishes: &Wishes) -> (Vec<Count
             scope.spawn(|| {
                 while let Some((at, kind, size)) = next() {
                     let (peer, worker) = &workers[at];
-                    let counted = per_pair(worker, kind, size);
+                    let counted = per_pair(peer, worker, kind, size);
                     bar.inc(1);
                     let mut results = results.lock().expect("no thread panics with the lock");
                     match counted {
@@ -136,28 +138,36 @@ fn count_all(workers: &[(&'static Peer, Worker)], wishes: &Wishes) -> (Vec<Count
     results.into_inner().expect("no thread panics with the lock")
 }
 
-fn per_pair(worker: &Worker, kind: Kind, size: u64) -> Result<f64, String> {
+fn per_pair(peer: &Peer, worker: &Worker, kind: Kind, size: u64) -> Result<f64, String> {
+    let [short, long] = if peer.valgrind { CALLGRIND_PAIRS } else { STEPPED_PAIRS };
+    let count = |kind, pairs| {
+        let set = [("size", size), ("pairs", pairs), ("kind", kind)];
+        if peer.valgrind { callgrind(worker, set) } else { stepped(worker, set) }
+    };
     let between = |kind| -> Result<f64, String> {
-        let (short, long) =
-            (instructions(worker, kind, size, SHORT)?, instructions(worker, kind, size, LONG)?);
-        Ok((long as f64 - short as f64) / (LONG - SHORT) as f64)
+        let (low, high) = (count(kind, short)?, count(kind, long)?);
+        Ok((high as f64 - low as f64) / (long - short) as f64)
     };
     match kind {
         Kind::Single => Ok(between(SINGLE)? - between(EMPTY)?),
-        // The loops of a batch are part of no empty twin: two stores and a load per pair.
+        // The loops of a batch have no empty twin: they stay in, for every allocator alike.
         Kind::Batch => between(BATCH),
     }
 }
 
-/// Instructions of one whole process.
-fn instructions(worker: &Worker, kind: u64, size: u64, pairs: u64) -> Result<u64, String> {
-    let workload = find(WORKLOAD.name).expect("the table has it");
-    let params = Params::with(workload, [("size", size), ("pairs", pairs), ("kind", kind)])
-        .map_err(|error| error.to_string())?;
+type Set = [(&'static str, u64); 3];
+
+fn params(set: Set, marked: u64) -> Params {
+    Params::with(&WORKLOAD, set.into_iter().chain([("marked", marked)]))
+        .expect("the workload declares these")
+}
+
+/// Instructions of a whole process under callgrind.
+fn callgrind(worker: &Worker, set: Set) -> Result<u64, String> {
     let output = std::process::Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(&worker.path)
-        .args(run::args(workload, &params))
+        .args(run::args(&WORKLOAD, &params(set, 0)))
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("valgrind: {error}"))?;
@@ -167,6 +177,12 @@ fn instructions(worker: &Worker, kind: u64, size: u64, pairs: u64) -> Result<u64
         return Err(format!("{}: {last}", output.status));
     }
     collected(&said).ok_or_else(|| String::from("callgrind did not say what it collected"))
+}
+
+/// Instructions of the marked part, by single steps.
+fn stepped(worker: &Worker, set: Set) -> Result<u64, String> {
+    step::instructions(run::command(&worker.path, &WORKLOAD, &params(set, 1)))
+        .map_err(|error| format!("single steps: {error}"))
 }
 
 /// The number in callgrind's line `==123== Collected : 456`.
@@ -181,8 +197,18 @@ fn page(report: &PairReport) -> String {
             peers.push(peer.name);
         }
     }
+    let by_steps: Vec<&str> = PEERS
+        .iter()
+        .filter(|peer| !peer.valgrind && peers.contains(&peer.name))
+        .map(|peer| peer.name)
+        .collect();
     let mut page = format!(
-        "# Instructions per allocate/free pair\n\nBy callgrind, commit `{}`.\n\n",
+        "# Instructions per allocate/free pair\n\nBy callgrind{}, commit `{}`.\n\n",
+        if by_steps.is_empty() {
+            String::new()
+        } else {
+            format!(" ({} by single steps: not for valgrind)", by_steps.join(", "))
+        },
         report.host.commit
     );
     for (kind, title) in [

@@ -86,12 +86,14 @@ pub fn run(builder: &Builder, wishes: &Wishes) -> Result<Ended, CannotRun> {
         failures: Vec::new(),
     };
     measure(&mut report, &tests, &entrants, wishes);
+    let summary = Summary::of(&report);
     let written = report::write(&report, &wishes.folder(Suite::Server, builder))
         .map_err(|error| CannotRun(format!("the report cannot be written: {error}")))?;
+    print!("{}", report::markdown::overview(&report, &summary));
     for path in written {
         println!("wrote {}", path.display());
     }
-    let last_line = last_line::comparison(&Summary::of(&report));
+    let last_line = last_line::comparison(&summary);
     Ok(Ended { last_line, failures: report.failures.len() })
 }
 

@@ -1,6 +1,6 @@
 //! The suites that run workers and compare times and memory: `smoke`, `core`, `stats-cost`, `return`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::cells::{Cell, RETURN, TIMED};
@@ -60,14 +60,16 @@ pub fn run(suite: Suite, builder: &Builder, wishes: &Wishes) -> Result<Ended, Ca
         cells: plan.cells.iter().map(|cell| empty_cell(cell, plan.share, entrants.len())).collect(),
         failures: Vec::new(),
     };
-    measure(&mut report, &plan.cells, plan.share, &entrants, plan.rounds, wishes);
+    let folder = wishes.folder(suite, builder);
+    measure(&mut report, &plan.cells, plan.share, &entrants, plan.rounds, wishes, &folder);
 
-    let written = report::write(&report, &wishes.folder(suite, builder))
+    let summary = Summary::of(&report);
+    let written = report::write(&report, &folder)
         .map_err(|error| CannotRun(format!("the report cannot be written: {error}")))?;
+    print!("{}", report::markdown::overview(&report, &summary));
     for path in written {
         println!("wrote {}", path.display());
     }
-    let summary = Summary::of(&report);
     let last_line = match suite {
         Suite::StatsCost => last_line::statistics_cost(&report, &summary),
         Suite::Return => last_line::returned(&report, &summary),
@@ -150,6 +152,7 @@ fn measure(
     entrants: &[Entrant],
     rounds: usize,
     wishes: &Wishes,
+    folder: &Path,
 ) {
     let bar = progress_bar(rounds * cells.len() * entrants.len());
     // What every run of a cell must come to, whoever serves: operations and checksum.
@@ -188,6 +191,8 @@ fn measure(
             }
         }
         report.rounds = round + 1;
+        // Should the rest be interrupted, this much is there. The last writing reports errors.
+        let _ = report::write(report, folder);
         slowest_round = slowest_round.max(wishes.started.elapsed() - began);
     }
     bar.finish_and_clear();
