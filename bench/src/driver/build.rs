@@ -66,9 +66,12 @@ impl Builder {
         }
         let built = self.cargo_build(&args, peer.rustflags, "worker")?;
         let path = self.keep(&built, &format!("worker-{}", peer.name))?;
-        let served = check(&path)?;
+        let mut served = check(&path)?;
         if served.peer != peer.name {
             return Err(Skipped(format!("the worker says that {} serves", served.peer)));
+        }
+        if let Some(version) = peer.package.and_then(|package| self.locked_version(package)) {
+            served.version += &format!(" (crate {version})");
         }
         Ok(Worker { path, served })
     }
@@ -108,6 +111,12 @@ impl Builder {
         let messages = String::from_utf8_lossy(&output.stdout);
         executable(&messages, binary)
             .ok_or_else(|| Skipped(format!("cargo built no binary `{binary}`")))
+    }
+
+    /// The version of a package in the lock file.
+    fn locked_version(&self, package: &str) -> Option<String> {
+        let lock = fs::read_to_string(self.workspace.join("Cargo.lock")).ok()?;
+        locked_version(&lock, package)
     }
 
     /// Copies a binary to a name that no later build writes to.
@@ -187,6 +196,13 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(REASON_LINES)..].join("\n")
 }
 
+/// The `version` line after the `name` line of a package in a lock file's text.
+fn locked_version(lock: &str, package: &str) -> Option<String> {
+    let name = format!("name = \"{package}\"");
+    let version = lock.lines().skip_while(|line| *line != name).nth(1)?;
+    Some(version.strip_prefix("version = \"")?.strip_suffix('"')?.to_owned())
+}
+
 /// The path of the binary `name` in cargo's messages.
 fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     #[derive(Deserialize)]
@@ -220,6 +236,15 @@ mod tests {
         );
         assert_eq!(executable(messages, "worker"), Some(PathBuf::from("/t/worker")));
         assert_eq!(executable(messages, "serde"), None);
+    }
+
+    #[test]
+    fn versions_come_from_the_lock_file() {
+        let lock = "[[package]]\nname = \"a\"\nversion = \"0.1.2\"\n\n\
+                    [[package]]\nname = \"ab\"\nversion = \"3.0.0+x\"\n";
+        assert_eq!(locked_version(lock, "a").as_deref(), Some("0.1.2"));
+        assert_eq!(locked_version(lock, "ab").as_deref(), Some("3.0.0+x"));
+        assert_eq!(locked_version(lock, "b"), None);
     }
 
     #[test]

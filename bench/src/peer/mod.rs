@@ -44,6 +44,8 @@ pub struct Peer {
     pub feature: &'static str,
     /// What it is, for the reports.
     pub about: &'static str,
+    /// The crate it comes from, whose locked version the reports name.
+    pub package: Option<&'static str>,
     /// A program that its build runs besides the compilers.
     pub needs: Option<&'static str>,
     /// More arguments for `cargo build`.
@@ -62,6 +64,7 @@ pub const PEERS: &[Peer] = &[
         name: FLAGSTONE,
         feature: "peer-flagstone",
         about: "this project, telemetry on",
+        package: None,
         needs: None,
         cargo_args: &[],
         rustflags: None,
@@ -72,6 +75,7 @@ pub const PEERS: &[Peer] = &[
         name: MIMALLOC,
         feature: "peer-mimalloc",
         about: "mimalloc v3 (crate mimalloc)",
+        package: Some("mimalloc"),
         needs: None,
         cargo_args: &[],
         rustflags: None,
@@ -82,6 +86,7 @@ pub const PEERS: &[Peer] = &[
         name: "mimalloc-v2",
         feature: "peer-mimalloc-v2",
         about: "mimalloc v2 (crate mimalloc, feature v2)",
+        package: Some("mimalloc"),
         needs: None,
         cargo_args: &[],
         rustflags: None,
@@ -92,6 +97,7 @@ pub const PEERS: &[Peer] = &[
         name: "snmalloc",
         feature: "peer-snmalloc",
         about: "snmalloc (crate snmalloc-rs, built by cmake)",
+        package: Some("snmalloc-rs"),
         // Its build without cmake leaves assertions on under GCC and Clang, and would be slow.
         needs: Some("cmake"),
         // Its build script takes any debug information in the profile for a debug build.
@@ -105,6 +111,7 @@ pub const PEERS: &[Peer] = &[
         name: "jemalloc",
         feature: "peer-jemalloc",
         about: "jemalloc (crate tikv-jemallocator)",
+        package: Some("tikv-jemallocator"),
         needs: Some("make"),
         cargo_args: &[],
         rustflags: None,
@@ -115,6 +122,7 @@ pub const PEERS: &[Peer] = &[
         name: "rpmalloc",
         feature: "peer-rpmalloc",
         about: "rpmalloc (crate rpmalloc-sys)",
+        package: Some("rpmalloc-sys"),
         needs: None,
         cargo_args: &[],
         rustflags: None,
@@ -125,6 +133,7 @@ pub const PEERS: &[Peer] = &[
         name: "system",
         feature: "",
         about: "the C library's malloc",
+        package: None,
         needs: None,
         cargo_args: &[],
         rustflags: None,
@@ -135,6 +144,7 @@ pub const PEERS: &[Peer] = &[
         name: FLAGSTONE_NOSTAT,
         feature: "peer-flagstone-nostat",
         about: "this project without its counters",
+        package: None,
         needs: None,
         cargo_args: &[],
         rustflags: Some("--cfg flagstone_no_counters"),

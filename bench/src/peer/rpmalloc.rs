@@ -29,9 +29,9 @@ pub fn owns(ptr: *const u8, size: usize) -> bool {
     (size..=2 * size + 64 * 1024).contains(&usable)
 }
 
-/// rpmalloc does not say its version at run time; the crate's is in `Cargo.lock`.
+/// rpmalloc does not say its version at run time; the driver adds that of the crate.
 pub fn version() -> String {
-    String::from("rpmalloc (crate rpmalloc-sys 0.2)")
+    NAME.to_owned()
 }
 
 /// Whether the library is the one asked for, beyond its name.

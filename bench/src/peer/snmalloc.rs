@@ -20,9 +20,9 @@ pub fn owns(ptr: *const u8, size: usize) -> bool {
     usable(ptr) >= size && usable((&raw const FOREIGN).cast()) == 0
 }
 
-/// snmalloc does not say its version at run time; the crate's is in `Cargo.lock`.
+/// snmalloc does not say its version at run time; the driver adds that of the crate.
 pub fn version() -> String {
-    String::from("snmalloc (crate snmalloc-rs 0.7)")
+    NAME.to_owned()
 }
 
 /// Whether the library is the one asked for, beyond its name.
