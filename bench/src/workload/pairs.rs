@@ -3,6 +3,9 @@
 //! The shortest way through an allocator. A `window` of one frees each block at once, so that the
 //! free list never holds more than one; a larger one frees the oldest of that many, as a queue of
 //! requests would.
+//!
+//! The windows are primes: one that divides an allocator's number of blocks per page resonates with
+//! it, and takes twice the time (seen with mimalloc at 64 and 256) where any other does not.
 
 use super::{Outcome, Param, Params, Workload, param};
 use crate::block::Block;
@@ -11,7 +14,7 @@ use crate::measure::Section;
 const PARAMS: &[Param] = &[
     param("size", 64, "bytes per block"),
     param("pairs", 40_000_000, "allocate/free pairs"),
-    param("window", 256, "blocks alive at once"),
+    param("window", 257, "blocks alive at once; best a prime"),
 ];
 
 /// The workload.
