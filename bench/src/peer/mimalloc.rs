@@ -5,9 +5,6 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static GLOBAL: MiMalloc = MiMalloc;
 
-#[cfg(all(feature = "peer-mimalloc", feature = "peer-mimalloc-v2"))]
-compile_error!("choose one of peer-mimalloc and peer-mimalloc-v2");
-
 /// Its name in the table.
 pub const NAME: &str =
     if cfg!(feature = "peer-mimalloc-v2") { "mimalloc-v2" } else { super::MIMALLOC };

@@ -6,6 +6,27 @@
 
 use crate::wire::Served;
 
+#[cfg(any(
+    all(
+        feature = "peer-flagstone",
+        any(
+            feature = "peer-mimalloc",
+            feature = "peer-mimalloc-v2",
+            feature = "peer-snmalloc",
+            feature = "peer-jemalloc",
+            feature = "peer-rpmalloc"
+        )
+    ),
+    all(
+        any(feature = "peer-mimalloc", feature = "peer-mimalloc-v2"),
+        any(feature = "peer-snmalloc", feature = "peer-jemalloc", feature = "peer-rpmalloc")
+    ),
+    all(feature = "peer-mimalloc", feature = "peer-mimalloc-v2"),
+    all(feature = "peer-snmalloc", any(feature = "peer-jemalloc", feature = "peer-rpmalloc")),
+    all(feature = "peer-jemalloc", feature = "peer-rpmalloc"),
+))]
+compile_error!("a worker is built with at most one of the peer-* features");
+
 mod glibc;
 
 #[cfg_attr(feature = "peer-flagstone", path = "flagstone.rs")]
