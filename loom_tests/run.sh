@@ -31,10 +31,10 @@ fail() { report FAIL "$1"; failures=$((failures + 1)); }
 flags() {
     local name
     export RUSTFLAGS="--cfg flagstone_loom" CARGO_TARGET_DIR="$target/loom"
-    for name in $(sed -n 's|^//! needs: ||p' "loom_tests/tests/$1.rs"); do
+    while read -r name; do
         RUSTFLAGS+=" --cfg $name"
         CARGO_TARGET_DIR+="-$name"
-    done
+    done < <(sed -n 's|^//! needs: ||p' "loom_tests/tests/$1.rs")
 }
 
 # Compiles one model's test binary, so that a later failure is the model's and not the compiler's.

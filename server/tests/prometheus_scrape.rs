@@ -97,7 +97,8 @@ fn every_series_that_alerts_and_pages_name_is_exported() {
 /// A Prometheus on a free port of the loopback interface.
 struct Prometheus {
     addr: SocketAddr,
-    process: Running,
+    /// Ended when dropped.
+    _process: Running,
     _files: Scratch,
 }
 
@@ -122,7 +123,7 @@ impl Prometheus {
                 rest.split_once("address=")?.1.split(' ').next()?.parse().ok()
             })
         });
-        let started = Self { addr, process, _files: files };
+        let started = Self { addr, _process: process, _files: files };
         poll("a ready Prometheus", || {
             http_get(addr, "/-/ready").ok().filter(|reply| reply.status == 200)
         });

@@ -21,7 +21,7 @@
 //!
 //! No allocation of the program pays for this: the heap's counters are plain memory of their
 //! writers, and only taking a snapshot reads them. Every exported name is defined in
-//! `docs/stats.md`, with its unit and the identities it obeys; [`series`] lists the same at run
+//! `docs/stats.md`, with its unit and the identities it obeys; [`series()`] lists the same at run
 //! time.
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,6 @@
 //! What the tests share: objects that count their drops, and waiting with a deadline.
-#![allow(
-    dead_code,
-    clippy::disallowed_types,
-    reason = "each test file uses its part; plain atomics"
-)]
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::disallowed_types, reason = "loom does not run these tests")]
 
 use std::ptr::NonNull;
 use std::sync::Arc;
