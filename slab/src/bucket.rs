@@ -64,7 +64,12 @@ impl Bucket {
     }
 
     /// Allocates a block.
-    pub(crate) fn alloc(&self, key: LinkKey, threshold: &ContentionThreshold) -> BucketAlloc {
+    pub(crate) fn alloc(
+        &self,
+        key: LinkKey,
+        purged_bytes: &SharedCounter,
+        threshold: &ContentionThreshold,
+    ) -> BucketAlloc {
         let slabs = self.slabs.lock(threshold);
         // SAFETY: the lock makes the listed slabs ours (rule B1).
         unsafe {
@@ -74,12 +79,12 @@ impl Bucket {
             let block = match slab.pop(key) {
                 Some(block) => block,
                 None => {
-                    slab.link_more(key);
+                    slab.link_more(key, purged_bytes);
                     slab.pop(key).unwrap_or(std::ptr::null_mut())
                 }
             };
             debug_assert!(!block.is_null(), "a slab without free blocks was listed");
-            let filled = slab.free.get().is_null() && slab.linked.get() == slab.capacity.get();
+            let filled = slab.is_full();
             if filled {
                 slabs.partial.remove(slab);
                 self.listed.sub(1);

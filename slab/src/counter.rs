@@ -103,6 +103,11 @@ impl SharedCounter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// For gauges that this type also carries.
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
     /// Keeps the larger of the value and `seen`, whoever else writes.
     pub(crate) fn raise_to(&self, seen: u64) {
         // The load spares the line when there is nothing to raise, the common case.

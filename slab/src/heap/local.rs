@@ -116,7 +116,7 @@ pub(crate) fn give_back() {
             let heap = Heap::global();
             heap.settle(shard);
             // SAFETY: the thread has the lease until the end of this function.
-            unsafe { heap.return_empty_slabs(shard) };
+            unsafe { heap.return_empty_slabs(shard, os::coarse_millis()) };
             local.shard.set(Shard::sentinel());
             shard.resting_since.set(os::coarse_millis());
         }

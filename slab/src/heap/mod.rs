@@ -51,6 +51,8 @@ pub struct Heap {
     decay_millis: SharedCounter,
     pub(crate) high_water: [SharedCounter; MAX_CLASSES],
     pub(crate) window_high_water: [SharedCounter; MAX_CLASSES],
+    /// Bytes in slabs in use whose pages were given back.
+    pub(crate) purged_in_slabs: SharedCounter,
     /// Posts by threads without a shard: blocks and batches, each a batch.
     pub(crate) unsharded_posts: SharedCounter,
     /// Posts that needed no inbox, because their slab was a bucket's or the poster's own by then.
@@ -78,6 +80,7 @@ impl Heap {
             decay_millis: SharedCounter::new(),
             high_water: [const { SharedCounter::new() }; MAX_CLASSES],
             window_high_water: [const { SharedCounter::new() }; MAX_CLASSES],
+            purged_in_slabs: SharedCounter::new(),
             unsharded_posts: SharedCounter::new(),
             direct_blocks: SharedCounter::new(),
             direct_batches: SharedCounter::new(),

@@ -118,13 +118,15 @@ impl Pool {
         Some(self.carve(&mut pool, segment, first, class, owner))
     }
 
-    /// Takes an empty slab back from its owner. Returns whether a decay pass is due.
+    /// Takes an empty slab back from its owner, unused since a moment in coarse milliseconds.
+    /// Returns whether a decay pass is due.
     ///
     /// # Safety
     /// The caller owns the slab, which holds no block in use and is in no list, and gives it up.
     pub(crate) unsafe fn give(
         &self,
         slab: &Slab,
+        since: u32,
         decay_millis: u32,
         threshold: &ContentionThreshold,
     ) -> bool {
@@ -139,7 +141,7 @@ impl Pool {
         self.figures.slabs_returned.add(1);
         self.figures.dirty_slices.add(slices as u64);
         for slice in first..first + slices {
-            segment.freed_at[slice].set(now);
+            segment.freed_at[slice].set(since);
         }
         segment.dirty.set(segment.dirty.get() | mask);
         pool.add_free(segment, mask);

@@ -47,7 +47,7 @@ impl Heap {
             if !block.is_null() {
                 return block;
             }
-            if shard.extend_current(class) {
+            if shard.extend_current(class, &self.purged_in_slabs) {
                 return shard.alloc_fast(class);
             }
             shard.refills[class].add(1);
@@ -57,7 +57,7 @@ impl Heap {
             }
             // First, so that what others freed, of any class, waits for one slow path at most.
             self.drain(shard);
-            if shard.next_current(class) {
+            if shard.next_current(class, &self.purged_in_slabs) {
                 return shard.alloc_fast(class);
             }
             if self.adopt_slab(shard, class) {
@@ -87,7 +87,7 @@ impl Heap {
             }
         };
         // SAFETY: by contract, and the slab names this shard.
-        unsafe { shard.adopt(class, slab) };
+        unsafe { shard.adopt(class, slab, &self.purged_in_slabs) };
         true
     }
 
@@ -95,7 +95,7 @@ impl Heap {
     fn alloc_from_bucket(&self, class: usize) -> Block {
         let bucket = &self.buckets[class];
         loop {
-            let from_bucket = bucket.alloc(self.key(), &self.threshold);
+            let from_bucket = bucket.alloc(self.key(), &self.purged_in_slabs, &self.threshold);
             if from_bucket.filled {
                 // Slabs that came from shards are filled without a miss.
                 self.note_in_use(class);

@@ -13,7 +13,7 @@ use crate::layout::{
     Block, ChainWord, HeadKind, Kind, OwnerKind, SEGMENT_BYTES, Segment, SegmentMap, Slab, SlabPtr,
     slab_of,
 };
-use crate::os::fatal;
+use crate::os::{self, fatal};
 use crate::shard::lease::{LeaseWord, Take};
 use crate::shard::{Chain, GATHER_MAX, OUTBOX_BYTES, Shard, owner_word};
 
@@ -216,7 +216,7 @@ impl Heap {
                         BucketFree::Emptied(slab) => {
                             self.count_direct(&chain);
                             // SAFETY: the bucket gave the slab up.
-                            unsafe { self.pool_give(slab) };
+                            unsafe { self.give_slab(slab) };
                             return None;
                         }
                         BucketFree::Moved => {}
@@ -292,15 +292,25 @@ impl Heap {
     /// The caller owns the slab, which is empty and in no list.
     pub(crate) unsafe fn give_slab(&self, slab: SlabPtr) {
         // SAFETY: by contract.
-        unsafe { self.pool_give(slab) }
+        unsafe { self.give_slab_unused_since(slab, os::coarse_millis()) }
     }
 
+    /// The same for a slab that nobody has touched since an earlier moment, in coarse milliseconds:
+    /// its decay began then.
+    ///
     /// # Safety
     /// As [`give_slab`](Self::give_slab).
-    unsafe fn pool_give(&self, slab: SlabPtr) {
+    pub(crate) unsafe fn give_slab_unused_since(&self, slab: SlabPtr, since: u32) {
         let decay = self.decay_millis();
         // SAFETY: by contract.
-        if unsafe { self.pool.give(&*slab, decay, &self.threshold) } {
+        let due = unsafe {
+            let purged = (*slab).purged_bytes();
+            if purged > 0 {
+                self.purged_in_slabs.sub(purged);
+            }
+            self.pool.give(&*slab, since, decay, &self.threshold)
+        };
+        if due {
             self.pool.decay(decay, self.backing, &self.threshold);
         }
     }

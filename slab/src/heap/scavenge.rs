@@ -1,12 +1,16 @@
 //! Scavenging: memory comes back from shards whose threads sleep or are gone.
 //!
 //! Owns the pass over parked and idle shards. Protocol: a shard is claimed (its thread, should it
-//! wake, uses the bucket tier meanwhile), drained, relieved of its empty slabs, and let go. Shards
-//! idle for longer than the decay also hand their partly used slabs to the buckets, where active
-//! shards take them before fresh ones. Then the pool decays.
+//! wake, uses the bucket tier meanwhile), drained, and let go. One that has rested for the decay time
+//! is also relieved of its empty slabs and of the pages of partly used ones that hold free blocks
+//! only; if it is idle, its partly used slabs go to the buckets, where active shards take them
+//! before fresh ones. Then the pool decays.
+
+use std::ptr::NonNull;
 
 use super::{Heap, local};
-use crate::layout::CLASSES;
+use crate::layout::{Block, CLASSES};
+use crate::os;
 use crate::shard::Shard;
 use crate::shard::lease::{LeaseWord, Take};
 use crate::stats::{PurgeReport, ScavengeReport};
@@ -32,7 +36,7 @@ impl Heap {
         if !own.is_sentinel() {
             self.settle(own);
             // SAFETY: the thread has the lease.
-            slabs_returned += unsafe { self.return_empty_slabs(own) };
+            slabs_returned += unsafe { self.return_empty_slabs(own, os::coarse_millis()) };
         }
         for class in 0..CLASSES {
             while let Some(slab) = self.buckets[class].take_empty(&self.threshold) {
@@ -63,9 +67,14 @@ impl Heap {
             // SAFETY: claimed.
             unsafe {
                 self.post_outbox(shard);
-                report.blocks_drained += self.drain(shard);
+                let drained = self.drain(shard);
+                report.blocks_drained += drained;
                 if shard.resting_millis() >= age_millis {
-                    report.slabs_returned += self.return_empty_slabs(shard);
+                    let since = shard.resting_since.get();
+                    report.slabs_returned += self.return_empty_slabs(shard, since);
+                    if drained > 0 || !shard.purged_in_this_rest() {
+                        report.bytes_purged += self.purge_partial_slabs(shard);
+                    }
                     if shard.lease.word() == LeaseWord::CLAIMED {
                         self.share_partial_slabs(shard);
                     }
@@ -74,28 +83,53 @@ impl Heap {
             shard.lease.unclaim();
         }
         let decayed = self.pool.decay(age_millis, self.backing, &self.threshold);
-        report.bytes_purged = decayed.bytes;
+        report.bytes_purged += decayed.bytes;
         report.segments_unmapped = decayed.segments;
         self.scavenges.add(1);
         report
     }
 
-    /// Gives the shard's slabs without blocks in use to the pool; returns how many.
+    /// Gives the shard's slabs without blocks in use to the pool, unused since a moment in coarse
+    /// milliseconds; returns how many.
     ///
     /// # Safety
     /// The caller has the shard.
-    pub(crate) unsafe fn return_empty_slabs(&self, shard: &Shard) -> u64 {
+    pub(crate) unsafe fn return_empty_slabs(&self, shard: &Shard, since: u32) -> u64 {
         let mut returned = 0;
         for class in 0..CLASSES {
             // SAFETY: by contract; the shard gives the slab up.
             unsafe {
                 while let Some(slab) = shard.take_empty(class) {
-                    self.give_slab(slab);
+                    self.give_slab_unused_since(slab, since);
                     returned += 1;
                 }
             }
         }
         returned
+    }
+
+    /// Gives back the pages of the shard's partly used slabs that hold free blocks only; returns the
+    /// bytes.
+    ///
+    /// # Safety
+    /// The caller has the shard.
+    unsafe fn purge_partial_slabs(&self, shard: &Shard) -> u64 {
+        let mut bytes = 0;
+        let purge = |start: Block, bytes| {
+            // SAFETY: the range is a whole number of pages of a slab of the shard's, and holds free
+            // blocks only.
+            NonNull::new(start).is_some_and(|start| unsafe { self.backing.purge(start, bytes) })
+        };
+        for class in 0..CLASSES {
+            // SAFETY: by contract.
+            unsafe {
+                shard.for_each_partial(class, |slab| {
+                    bytes += slab.purge_parts(shard.key(), &self.purged_in_slabs, purge);
+                });
+            }
+        }
+        shard.note_purge();
+        bytes
     }
 
     /// Hands the shard's partly used slabs to the buckets.

@@ -19,6 +19,7 @@ mod classes;
 mod link;
 mod map;
 mod owner;
+mod purge;
 mod segment;
 mod slab;
 

@@ -6,13 +6,14 @@
 //! change while a block of the slab is out, so whoever holds a block may read them (rule S2).
 //!
 //! Equation that `debug_validate` checks, with `phantom` = 1 while the slab is some shard's current
-//! slab: `used - phantom + |free list| = linked <= capacity`.
+//! slab: `used - phantom + |free list| + |purged blocks| = linked <= capacity`.
 
 use std::cell::Cell;
 use std::ptr;
 
 use super::link::{Block, LinkKey};
 use super::segment::{SLICE_BYTES, Segment, slice_of};
+use crate::counter::SharedCounter;
 
 /// A pointer to slab metadata; never null once a slab exists.
 pub(crate) type SlabPtr = *const Slab;
@@ -29,6 +30,8 @@ pub(crate) struct Slab {
     pub(crate) class: Cell<u8>,
     /// Slices that the slab covers.
     pub(crate) slices: Cell<u8>,
+    /// Parts without pages, a bit each; see [`purge`](super::purge).
+    pub(crate) purged: Cell<u16>,
     /// Blocks that were ever linked: the rest of the slab was never touched.
     pub(crate) linked: Cell<u32>,
     /// Blocks that fit.
@@ -56,6 +59,7 @@ impl Slab {
             used: Cell::new(0),
             class: Cell::new(0),
             slices: Cell::new(0),
+            purged: Cell::new(0),
             linked: Cell::new(0),
             capacity: Cell::new(0),
             block_bytes: Cell::new(0),
@@ -76,6 +80,7 @@ impl Slab {
         self.used.set(0);
         self.class.set(class as u8);
         self.slices.set(info.slices as u8);
+        self.purged.set(0);
         self.linked.set(0);
         self.capacity.set(info.capacity);
         self.block_bytes.set(info.block_bytes);
@@ -110,12 +115,30 @@ impl Slab {
         offset.is_multiple_of(bytes) && offset / bytes < self.capacity.get() as usize
     }
 
-    /// Links blocks that were never used, about a page of them but at least one, and returns
-    /// whether there were any. Touching them late keeps the resident set to what is needed.
+    /// Whether no block can be had: every one is out.
+    pub(crate) fn is_full(&self) -> bool {
+        self.free.get().is_null()
+            && self.linked.get() == self.capacity.get()
+            && self.purged.get() == 0
+    }
+
+    /// Links blocks without pages, a part of the slab that was purged or else about a page of blocks
+    /// that were never used, and returns whether there were any. Touching them late keeps the
+    /// resident set to what is needed. `purged_bytes` is the heap's gauge.
     ///
     /// # Safety
     /// The caller owns the slab, whose free list is empty.
-    pub(crate) unsafe fn link_more(&self, key: LinkKey) -> bool {
+    pub(crate) unsafe fn link_more(&self, key: LinkKey, purged_bytes: &SharedCounter) -> bool {
+        // SAFETY: by contract.
+        unsafe {
+            (self.purged.get() != 0 && self.relink_purged(key, purged_bytes))
+                || self.link_untouched(key)
+        }
+    }
+
+    /// # Safety
+    /// As [`link_more`](Self::link_more).
+    unsafe fn link_untouched(&self, key: LinkKey) -> bool {
         let (linked, capacity) = (self.linked.get(), self.capacity.get());
         if linked == capacity {
             return false;
@@ -191,7 +214,8 @@ impl Slab {
             // SAFETY: the block is on the free list of a slab that the caller owns.
             block = unsafe { key.next(block) };
         }
-        assert_eq!(self.used.get() - u32::from(current) + free, self.linked.get());
+        let purged = self.purged_blocks();
+        assert_eq!(self.used.get() - u32::from(current) + free + purged, self.linked.get());
         assert!(self.linked.get() <= self.capacity.get());
     }
 }

@@ -14,6 +14,7 @@ use std::ptr;
 
 use super::imp::Shard;
 use super::outbox::Chain;
+use crate::counter::SharedCounter;
 use crate::layout::{EMPTY_SLAB, OwnerCell, Slab, SlabPtr};
 
 impl Shard {
@@ -22,12 +23,12 @@ impl Shard {
     ///
     /// # Safety
     /// The caller has the shard.
-    pub(crate) unsafe fn next_current(&self, class: usize) -> bool {
+    pub(crate) unsafe fn next_current(&self, class: usize, purged: &SharedCounter) -> bool {
         // SAFETY: slabs in a shard's places are in use and the caller's (rules H1, H2).
         unsafe {
             let current = &*self.current[class].get();
             if !current.is_stand_in() {
-                if !current.free.get().is_null() || current.link_more(self.key) {
+                if !current.free.get().is_null() || current.link_more(self.key, purged) {
                     return true;
                 }
                 self.retire_current(class, current);
@@ -40,7 +41,7 @@ impl Shard {
             }
             match slab.as_ref() {
                 Some(slab) => {
-                    self.make_current(class, slab);
+                    self.make_current(class, slab, purged);
                     true
                 }
                 None => false,
@@ -52,20 +53,20 @@ impl Shard {
     ///
     /// # Safety
     /// The caller has the shard, and the current slab's free list is empty.
-    pub(crate) unsafe fn extend_current(&self, class: usize) -> bool {
+    pub(crate) unsafe fn extend_current(&self, class: usize, purged: &SharedCounter) -> bool {
         // SAFETY: as in `next_current`; the stand-in has nothing to link.
-        unsafe { (*self.current[class].get()).link_more(self.key) }
+        unsafe { (*self.current[class].get()).link_more(self.key, purged) }
     }
 
     /// Makes a slab from elsewhere current. It has free blocks and its owner word names this shard.
     ///
     /// # Safety
     /// The caller has the shard, whose class has no current slab, and owns the slab.
-    pub(crate) unsafe fn adopt(&self, class: usize, slab: &Slab) {
+    pub(crate) unsafe fn adopt(&self, class: usize, slab: &Slab, purged: &SharedCounter) {
         debug_assert!(owner_word(slab).get() == self.owner());
         self.counters.slabs.add(1);
         // SAFETY: the caller's contract.
-        unsafe { self.make_current(class, slab) };
+        unsafe { self.make_current(class, slab, purged) };
     }
 
     /// Takes back a chain of blocks of one of this shard's slabs. Returns the slab if it became
@@ -144,7 +145,7 @@ impl Shard {
         unsafe {
             let current = &*self.current[class].get();
             if !current.is_stand_in() {
-                if current.free.get().is_null() && current.linked.get() == current.capacity.get() {
+                if current.is_full() {
                     self.retire_current(class, current);
                 } else {
                     current.used.set(current.used.get() - 1);
@@ -163,6 +164,25 @@ impl Shard {
         }
     }
 
+    /// Calls `each` for the class's slabs that have free blocks beside ones in use.
+    ///
+    /// # Safety
+    /// The caller has the shard; `each` moves no slab.
+    pub(crate) unsafe fn for_each_partial(&self, class: usize, mut each: impl FnMut(&Slab)) {
+        // SAFETY: as in `next_current`.
+        unsafe {
+            let current = &*self.current[class].get();
+            if !current.is_stand_in() {
+                each(current);
+            }
+            let mut slab = self.partial[class].first();
+            while let Some(partial) = slab.as_ref() {
+                each(partial);
+                slab = self.partial[class].after(slab);
+            }
+        }
+    }
+
     /// # Safety
     /// The caller has the shard; `current` is its current slab of the class and has no free block.
     unsafe fn retire_current(&self, class: usize, current: &Slab) {
@@ -173,12 +193,12 @@ impl Shard {
 
     /// # Safety
     /// The caller has the shard and the slab, which has free blocks and is in no list.
-    unsafe fn make_current(&self, class: usize, slab: &Slab) {
+    unsafe fn make_current(&self, class: usize, slab: &Slab, purged: &SharedCounter) {
         slab.used.set(slab.used.get() + 1);
         self.current[class].set(slab);
         if slab.free.get().is_null() {
             // SAFETY: the slab is ours and its list is empty.
-            let linked = unsafe { slab.link_more(self.key) };
+            let linked = unsafe { slab.link_more(self.key, purged) };
             debug_assert!(linked, "a slab without free blocks was made current");
         }
     }

@@ -67,6 +67,8 @@ mod imp {
         pub(crate) lease: Lease,
         /// Coarse milliseconds at which the shard was last parked or given back.
         pub(crate) resting_since: Figure,
+        /// The rest, by its beginning, in which partly used slabs were last purged.
+        purged_rest: Figure,
         /// Number of the shard in its heap.
         pub(crate) index: u32,
         next: AtomicPtr<Shard>,
@@ -131,6 +133,7 @@ mod imp {
                 inbox: Apart(Inbox::new()),
                 lease: Lease::new_leased(),
                 resting_since: Figure::new(0),
+                purged_rest: Figure::new(0),
                 index,
                 next: AtomicPtr::new(ptr::null_mut()),
             }
@@ -168,6 +171,16 @@ mod imp {
             // a wrapped one.
             let since = self.resting_since.get();
             crate::os::coarse_millis().wrapping_sub(since)
+        }
+
+        /// Whether partly used slabs were purged since the shard came to rest. The holder only.
+        pub(crate) fn purged_in_this_rest(&self) -> bool {
+            self.purged_rest.get() == self.resting_since.get()
+        }
+
+        /// Notes that they were. The holder only.
+        pub(crate) fn note_purge(&self) {
+            self.purged_rest.set(self.resting_since.get());
         }
 
         /// The shard made before this one.

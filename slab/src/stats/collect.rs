@@ -125,18 +125,21 @@ impl Heap {
     fn byte_totals(&self, snapshot: &HeapSnapshot) -> ByteTotals {
         let sum = |part: fn(&ClassSnapshot) -> u64| snapshot.classes.iter().map(part).sum::<u64>();
         let fallback = &snapshot.fallback;
+        let purged = self.purged_in_slabs.get();
         let slab_bytes = sum(|class| class.slab_bytes);
         let live_blocks = sum(|class| class.in_use * class.block_bytes);
         let free_blocks = sum(|class| class.free_blocks * class.block_bytes);
         ByteTotals {
             live: live_blocks + fallback.live_bytes,
-            cached: free_blocks + snapshot.segments.free_dirty_bytes,
+            // Pages given back from within slabs hold nothing: they are retained, not cached.
+            cached: (free_blocks + snapshot.segments.free_dirty_bytes).saturating_sub(purged),
             fragmentation: slab_bytes.saturating_sub(live_blocks + free_blocks)
                 + fallback.mapped_bytes.saturating_sub(fallback.live_bytes),
             retired: 0,
             metadata: self.pool.head_bytes() + self.shards.bytes(),
-            mapped: self.pool.populated_bytes() + self.shards.bytes() + fallback.mapped_bytes,
-            retained: self.pool.retained_bytes(),
+            mapped: (self.pool.populated_bytes() + self.shards.bytes() + fallback.mapped_bytes)
+                .saturating_sub(purged),
+            retained: self.pool.retained_bytes() + purged,
             active: slab_bytes + fallback.mapped_bytes,
             resident: os::resident_bytes(),
         }

@@ -56,7 +56,8 @@ pub struct ByteTotals {
     /// Bytes taken from the backing and not given back: counted where they are taken, not summed
     /// from the parts above.
     pub mapped: u64,
-    /// Address space that is reserved but holds no pages: never touched, or purged.
+    /// Address space that is reserved but holds no pages: never touched, or purged, be it as a whole
+    /// slice or as free blocks within a slab in use.
     pub retained: u64,
     /// Slabs in use and fallback blocks, whole (jemalloc: active).
     pub active: u64,

@@ -1,0 +1,274 @@
+//! Pages of a partly used slab that hold free blocks only: given back, and linked again later.
+//!
+//! Owns the meaning of `Slab::purged`. A slab is cut into up to 16 *parts*: whole pages, each a
+//! sixteenth of the slab where pages are small enough. A part may be purged when every block that
+//! reaches into it is free. Blocks that *start* in a purged part are taken off the free list, whose
+//! links would be lost with the pages; blocks that start before it and reach into it keep their link
+//! and stay. So `purged` alone says which blocks are unlinked, and nothing else is kept.
+//!
+//! Done for shards that rest: survivors of a peak, one here and one there, would otherwise keep
+//! whole slabs resident.
+
+use std::ops::Range;
+use std::ptr;
+
+use super::link::{Block, LinkKey};
+use super::segment::SLICE_BYTES;
+use super::slab::Slab;
+use crate::counter::SharedCounter;
+use crate::os;
+
+const PARTS: usize = u16::BITS as usize;
+/// Blocks of the smallest class in a slab: one bit each.
+const MAP_WORDS: usize = SLICE_BYTES / super::classes::SMALLEST / 64;
+
+/// The free blocks of a slab, a bit each.
+struct FreeMap([u64; MAP_WORDS]);
+
+impl FreeMap {
+    fn insert(&mut self, i: usize) {
+        self.0[i / 64] |= 1 << (i % 64);
+    }
+
+    fn has(&self, i: usize) -> bool {
+        self.0[i / 64] & 1 << (i % 64) != 0
+    }
+}
+
+impl Slab {
+    /// Bytes without pages, as far as `purged` tells.
+    pub(crate) fn purged_bytes(&self) -> u64 {
+        u64::from(self.purged.get().count_ones()) * self.part_bytes() as u64
+    }
+
+    /// Purges the parts that hold free blocks only; returns the bytes given back.
+    ///
+    /// `purge` gives the pages of a range back and says whether it did.
+    ///
+    /// # Safety
+    /// The caller owns the slab.
+    pub(crate) unsafe fn purge_parts(
+        &self,
+        key: LinkKey,
+        purged_bytes: &SharedCounter,
+        purge: impl Fn(Block, usize) -> bool,
+    ) -> u64 {
+        if self.free.get().is_null() {
+            return 0;
+        }
+        // SAFETY: by contract.
+        let free = unsafe { self.free_map(key) };
+        let wanted = self.parts_of_free_blocks(&free) & !self.purged.get();
+        if wanted == 0 {
+            return 0;
+        }
+        let part = self.part_bytes();
+        let mut done = 0u16;
+        let mut left = wanted;
+        while left != 0 {
+            let first = left.trailing_zeros() as usize;
+            let run = (left >> first).trailing_ones() as usize;
+            let bits = (u16::MAX >> (PARTS - run)) << first;
+            left &= !bits;
+            if purge(self.start().wrapping_add(first * part), run * part) {
+                done |= bits;
+            }
+        }
+        self.purged.set(self.purged.get() | done);
+        // SAFETY: by contract; the blocks of the map are free.
+        unsafe { self.link_in_order(key, (0..self.linked()).rev().filter(|&i| free.has(i))) };
+        let bytes = u64::from(done.count_ones()) * part as u64;
+        purged_bytes.add(bytes);
+        bytes
+    }
+
+    /// Links the blocks of the first purged part that has any; returns whether one had.
+    ///
+    /// # Safety
+    /// The caller owns the slab, whose free list is empty.
+    #[cold]
+    pub(crate) unsafe fn relink_purged(&self, key: LinkKey, purged_bytes: &SharedCounter) -> bool {
+        while self.purged.get() != 0 && self.free.get().is_null() {
+            let part = self.purged.get().trailing_zeros() as usize;
+            self.purged.set(self.purged.get() & !(1 << part));
+            purged_bytes.sub(self.part_bytes() as u64);
+            // SAFETY: by contract; blocks that start in a purged part are free and in no list.
+            unsafe { self.link_in_order(key, self.starts_in(part).rev()) };
+        }
+        !self.free.get().is_null()
+    }
+
+    /// Blocks that are unlinked because they start in a purged part.
+    #[cfg(any(test, debug_assertions))]
+    pub(crate) fn purged_blocks(&self) -> u32 {
+        let parts = (0..PARTS).filter(|part| self.purged.get() & 1 << part != 0);
+        parts.map(|part| self.starts_in(part).len() as u32).sum()
+    }
+
+    fn part_bytes(&self) -> usize {
+        (self.slices.get() as usize * SLICE_BYTES / PARTS).max(os::page_size())
+    }
+
+    fn linked(&self) -> usize {
+        self.linked.get() as usize
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.block_bytes.get() as usize
+    }
+
+    /// Linked-ever blocks that start in a part.
+    fn starts_in(&self, part: usize) -> Range<usize> {
+        let (part_bytes, bytes) = (self.part_bytes(), self.block_bytes());
+        let first = (part * part_bytes).div_ceil(bytes);
+        let end = ((part + 1) * part_bytes).div_ceil(bytes);
+        first.min(self.linked())..end.min(self.linked())
+    }
+
+    /// # Safety
+    /// The caller owns the slab.
+    unsafe fn free_map(&self, key: LinkKey) -> FreeMap {
+        let mut map = FreeMap([0; MAP_WORDS]);
+        let start = self.start().addr();
+        let mut block = self.free.get();
+        while !block.is_null() {
+            map.insert((block.addr() - start) / self.block_bytes());
+            // SAFETY: a block on the free list is free and linked.
+            block = unsafe { key.next(block) };
+        }
+        for part in (0..PARTS).filter(|part| self.purged.get() & 1 << part != 0) {
+            self.starts_in(part).for_each(|i| map.insert(i));
+        }
+        map
+    }
+
+    /// Parts that were touched and that no block in use reaches into.
+    fn parts_of_free_blocks(&self, free: &FreeMap) -> u16 {
+        let (part, bytes) = (self.part_bytes(), self.block_bytes());
+        let mut parts = 0u16;
+        for touched in 0..(self.linked() * bytes).div_ceil(part) {
+            parts |= 1 << touched;
+        }
+        for i in (0..self.linked()).filter(|&i| !free.has(i)) {
+            for reached in i * bytes / part..=((i + 1) * bytes - 1) / part {
+                parts &= !(1 << reached);
+            }
+        }
+        parts
+    }
+
+    /// Makes the free list of blocks given from the highest down, without those that start in a
+    /// purged part.
+    ///
+    /// # Safety
+    /// The caller owns the slab; the blocks are free and in no other list.
+    unsafe fn link_in_order(&self, key: LinkKey, from_highest: impl Iterator<Item = usize>) {
+        let (part, bytes) = (self.part_bytes(), self.block_bytes());
+        let start = self.start();
+        let mut first: Block = ptr::null_mut();
+        for i in from_highest {
+            if self.purged.get() & 1 << (i * bytes / part) != 0 {
+                continue;
+            }
+            let block = start.wrapping_add(i * bytes);
+            // SAFETY: by contract.
+            unsafe { key.set_next(block, first) };
+            first = block;
+        }
+        self.free.set(first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::alloc::Layout;
+
+    use super::*;
+    use crate::heap::Heap;
+
+    /// Every class that shares slabs: purge what is free around some survivors, allocate it all
+    /// again, and find the survivors' contents and the books in order.
+    #[test]
+    fn survivors_keep_their_contents_and_the_rest_comes_back() {
+        for class in 0..crate::layout::CLASSES {
+            let info = super::super::class_info(class);
+            if info.capacity == 1 {
+                continue;
+            }
+            for stride in [2, 7, 64, 1_000_000] {
+                one_slab(class, info.capacity as usize, stride);
+            }
+        }
+    }
+
+    fn one_slab(class: usize, capacity: usize, stride: usize) {
+        let info = super::super::class_info(class);
+        let layout = Layout::from_size_align(info.slab_bytes() + (4 << 20), 4 << 20).unwrap();
+        let base = Heap::global().alloc_fallback(layout);
+        assert!(!base.is_null());
+        // SAFETY: a zeroed range of a segment's size and alignment, used by this test alone.
+        unsafe {
+            let segment = super::super::Segment::set_up(base, super::super::HeapId::GLOBAL);
+            let slab = &(*segment).slabs[1];
+            slab.set_up(class);
+            let (key, gauge) = (LinkKey(0x8000_1234_5678_9abc), SharedCounter::new());
+            let mut blocks: Vec<Block> = Vec::new();
+            let take = |slab: &Slab| {
+                if slab.free.get().is_null() && !slab.link_more(key, &gauge) {
+                    return None;
+                }
+                slab.pop(key)
+            };
+            while let Some(block) = take(slab) {
+                block.write_bytes(7, info.block_bytes as usize);
+                blocks.push(block);
+            }
+            assert_eq!(blocks.len(), capacity);
+            assert!(slab.is_full());
+            for (i, &block) in blocks.iter().enumerate() {
+                if i % stride != 0 {
+                    key.set_next(block, ptr::null_mut());
+                    slab.push_chain(key, block, block, 1);
+                }
+            }
+            slab.debug_validate(key, false);
+            let given = slab.purge_parts(key, &gauge, |start, bytes| {
+                // Stands in for the kernel: the contents are lost.
+                start.write_bytes(0, bytes);
+                true
+            });
+            assert_eq!(given, gauge.get());
+            assert_eq!(given, slab.purged_bytes());
+            if stride == 1_000_000 && info.block_bytes <= 4096 {
+                assert!(given as usize >= info.slab_bytes() * 3 / 4, "{given} of {info:?}");
+            }
+            slab.debug_validate(key, false);
+            let again = slab.purge_parts(key, &gauge, |_, _| true);
+            assert_eq!(again, 0, "nothing is purged twice");
+            let survivors: Vec<Block> = blocks.iter().copied().step_by(stride).collect();
+            for &block in &survivors {
+                assert!((0..info.block_bytes as usize).all(|i| block.add(i).read() == 7));
+            }
+            let mut seen = survivors.clone();
+            let take = |slab: &Slab| {
+                if slab.free.get().is_null() && !slab.link_more(key, &gauge) {
+                    return None;
+                }
+                slab.pop(key)
+            };
+            while let Some(block) = take(slab) {
+                block.write_bytes(9, info.block_bytes as usize);
+                seen.push(block);
+            }
+            assert_eq!(gauge.get(), 0, "all parts have pages again");
+            seen.sort();
+            seen.dedup();
+            assert_eq!(seen.len(), capacity, "every block once");
+            for &block in &survivors {
+                assert!((0..info.block_bytes as usize).all(|i| block.add(i).read() == 7));
+            }
+            slab.debug_validate(key, false);
+            Heap::global().free_slow(base);
+        }
+    }
+}
