@@ -56,6 +56,10 @@ deploy:
 clients:
     .ci/run clients
 
+# Stress tests, by name and for a bounded time.
+stress:
+    .ci/run stress
+
 # Model-checks the lock-free protocols.
 loom:
     .ci/run loom
