@@ -103,6 +103,11 @@ impl SharedCounter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Adds a difference that may be negative, modulo 2^64; returns the sum.
+    pub(crate) fn add_wrapping(&self, difference: u64) -> u64 {
+        self.0.fetch_add(difference, Ordering::Relaxed).wrapping_add(difference)
+    }
+
     /// For gauges that this type also carries.
     pub(crate) fn sub(&self, n: u64) {
         self.0.fetch_sub(n, Ordering::Relaxed);

@@ -27,6 +27,7 @@ use crate::layout::{CLASSES, HeapId, LinkKey, MAX_CLASSES, class_info};
 use crate::lock::ContentionThreshold;
 use crate::os;
 use crate::port::{Backing, OsPages};
+use crate::shard::Shard;
 use crate::sync::{AtomicUsize, Ordering};
 use fallback::Fallback;
 use pool::Pool;
@@ -51,6 +52,8 @@ pub struct Heap {
     decay_millis: SharedCounter,
     pub(crate) high_water: [SharedCounter; MAX_CLASSES],
     pub(crate) window_high_water: [SharedCounter; MAX_CLASSES],
+    /// Per class, the blocks in use that shards have told of, modulo 2^64.
+    told_in_use: [SharedCounter; MAX_CLASSES],
     /// Bytes in slabs in use whose pages were given back.
     pub(crate) purged_in_slabs: SharedCounter,
     /// Posts by threads without a shard: blocks and batches, each a batch.
@@ -80,6 +83,7 @@ impl Heap {
             decay_millis: SharedCounter::new(),
             high_water: [const { SharedCounter::new() }; MAX_CLASSES],
             window_high_water: [const { SharedCounter::new() }; MAX_CLASSES],
+            told_in_use: [const { SharedCounter::new() }; MAX_CLASSES],
             purged_in_slabs: SharedCounter::new(),
             unsharded_posts: SharedCounter::new(),
             direct_blocks: SharedCounter::new(),
@@ -144,6 +148,14 @@ impl Heap {
         unsafe { shard.debug_validate() };
     }
 
+    /// Tells the shared sums of what changed in a shard that comes to rest, so that what was freed
+    /// there does not make later peaks look possible.
+    pub(crate) fn tell_all(&self, shard: &Shard) {
+        for class in (0..CLASSES).filter(|&class| self.pool.class_slabs(class) > 0) {
+            self.told_in_use[class].add_wrapping(shard.tell(class));
+        }
+    }
+
     pub(crate) fn decay_millis(&self) -> u32 {
         match self.decay_millis.get() {
             0 => DECAY_MILLIS as u32,
@@ -163,12 +175,21 @@ impl Heap {
     }
 
     /// Raises a class's high-water marks to its blocks in use now. Called where a current slab runs
-    /// out, so that a peak is missed by at most one slab's blocks per class and shard.
-    pub(crate) fn note_in_use(&self, class: usize) {
+    /// out, with the caller's shard if it has one, so that a peak is missed by at most one slab's
+    /// blocks per class and shard.
+    ///
+    /// Asking every shard each time would cost a cache miss per shard and slab. So shards tell a
+    /// shared sum what changed since they last told it. Since then a shard can have allocated one
+    /// slab's blocks at most, so the sum is too low by no more than the bound above; it may be too
+    /// high by what was freed, and then the shards are asked.
+    pub(crate) fn note_in_use(&self, class: usize, shard: Option<&Shard>) {
+        let told = &self.told_in_use[class];
+        let told = shard.map_or_else(|| told.get(), |shard| told.add_wrapping(shard.tell(class)));
+        let (allocs, frees) = self.buckets[class].counts();
+        let about = told.wrapping_add(allocs).wrapping_sub(frees) as i64;
+        let mark = self.high_water[class].get().min(self.window_high_water[class].get());
         let room = self.pool.class_slabs(class) * u64::from(class_info(class).capacity);
-        // No more than all blocks of all slabs can be in use: below the mark there is nothing to
-        // look for, and the shards' counters stay in their owners' caches.
-        if room > self.high_water[class].get() || room > self.window_high_water[class].get() {
+        if about > mark as i64 && room > mark {
             self.raise_high_water(class, self.class_in_use(class));
         }
     }

@@ -51,7 +51,7 @@ impl Heap {
                 return shard.alloc_fast(class);
             }
             shard.refills[class].add(1);
-            self.note_in_use(class);
+            self.note_in_use(class, Some(shard));
             if shard.outbox.is_old(os::coarse_millis()) {
                 self.post_outbox(shard);
             }
@@ -63,7 +63,7 @@ impl Heap {
             if self.adopt_slab(shard, class) {
                 let block = shard.alloc_fast(class);
                 // More slabs than before: the block just taken may be a peak by itself.
-                self.note_in_use(class);
+                self.note_in_use(class, Some(shard));
                 return block;
             }
         }
@@ -98,13 +98,13 @@ impl Heap {
             let from_bucket = bucket.alloc(self.key(), &self.purged_in_slabs, &self.threshold);
             if from_bucket.filled {
                 // Slabs that came from shards are filled without a miss.
-                self.note_in_use(class);
+                self.note_in_use(class, None);
             }
             if !from_bucket.block.is_null() {
                 return from_bucket.block;
             }
             bucket.misses.add(1);
-            self.note_in_use(class);
+            self.note_in_use(class, None);
             let owner = Owner::BUCKET.full();
             let fresh = self.pool.take(class, owner, self.id, self.backing, &self.threshold);
             let Some(slab) = fresh else {

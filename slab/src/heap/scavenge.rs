@@ -73,6 +73,7 @@ impl Heap {
                     let since = shard.resting_since.get();
                     report.slabs_returned += self.return_empty_slabs(shard, since);
                     if drained > 0 || !shard.purged_in_this_rest() {
+                        self.tell_all(shard);
                         report.bytes_purged += self.purge_partial_slabs(shard);
                     }
                     if shard.lease.word() == LeaseWord::CLAIMED {
@@ -81,6 +82,14 @@ impl Heap {
                 }
             }
             shard.lease.unclaim();
+        }
+        // A bucket keeps one empty slab per class against the next request; not for long.
+        for class in 0..CLASSES {
+            if let Some(slab) = self.buckets[class].take_empty(&self.threshold) {
+                // SAFETY: the bucket gave the slab up.
+                unsafe { self.give_slab(slab) };
+                report.slabs_returned += 1;
+            }
         }
         let decayed = self.pool.decay(age_millis, self.backing, &self.threshold);
         report.bytes_purged += decayed.bytes;

@@ -25,7 +25,7 @@ pub(crate) struct ShardList {
     /// Bytes taken from the backing for shards. Written under the lock.
     bytes: Counter,
     limit: u32,
-    /// Threads that were refused a shard.
+    /// Times that a thread was refused a shard.
     pub(crate) refusals: SharedCounter,
 }
 

@@ -51,6 +51,8 @@ mod imp {
         pub(super) frees: [Counter; MAX_CLASSES],
         /// The heap's link key, copied here for the fast path.
         pub(super) key: LinkKey,
+        /// Per class, `allocs - frees` as last told to the heap's sum, modulo 2^64.
+        told: [Counter; MAX_CLASSES],
         /// Per class, slabs with free blocks that are not current.
         pub(super) partial: [SlabList; MAX_CLASSES],
         /// Per class, one empty slab kept against the next burst, or null.
@@ -114,6 +116,7 @@ mod imp {
                 allocs: [const { Counter::new() }; MAX_CLASSES],
                 frees: [const { Counter::new() }; MAX_CLASSES],
                 key,
+                told: [const { Counter::new() }; MAX_CLASSES],
                 partial: [const { SlabList::new() }; MAX_CLASSES],
                 reserve: [const { Cell::new(ptr::null()) }; MAX_CLASSES],
                 remote_frees: [const { Counter::new() }; MAX_CLASSES],
@@ -163,6 +166,15 @@ mod imp {
         /// Blocks of a class allocated and taken back so far. Any thread.
         pub(crate) fn class_counts(&self, class: usize) -> (u64, u64) {
             came_and_went(&self.allocs[class], &self.frees[class])
+        }
+
+        /// How `allocs - frees` of a class changed since this was last asked, modulo 2^64. The
+        /// holder only.
+        pub(crate) fn tell(&self, class: usize) -> u64 {
+            let now = self.allocs[class].get().wrapping_sub(self.frees[class].get());
+            let change = now.wrapping_sub(self.told[class].get());
+            self.told[class].set(now);
+            change
         }
 
         /// Milliseconds since the shard was last parked or given back. Any thread.

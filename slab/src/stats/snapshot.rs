@@ -310,7 +310,7 @@ pub struct TierSnapshot {
     pub bucket_misses: u64,
     /// Allocations that the fallback served.
     pub fallback_hits: u64,
-    /// Threads that asked for a shard when every one was leased and no more may be made.
+    /// Times that a thread asked for a shard when every one was leased and no more may be made.
     pub lease_refusals: u64,
     /// Allocations that failed for want of memory.
     pub failures: u64,
