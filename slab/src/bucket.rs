@@ -9,6 +9,7 @@
 use crate::counter::{Counter, SharedCounter, came_and_went};
 use crate::layout::{Block, LinkKey, Owner, OwnerKind, Slab, SlabList, SlabPtr};
 use crate::lock::{ContentionThreshold, CountedLock};
+use crate::os::debug_check;
 use crate::shard::{Chain, owner_word};
 use crate::stats::{LockSite, LockSnapshot};
 
@@ -83,7 +84,7 @@ impl Bucket {
                     slab.pop(key).unwrap_or(std::ptr::null_mut())
                 }
             };
-            debug_assert!(!block.is_null(), "a slab without free blocks was listed");
+            debug_check!(!block.is_null(), "a bucket listed a slab without free blocks");
             let filled = slab.is_full();
             if filled {
                 slabs.partial.remove(slab);

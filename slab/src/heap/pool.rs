@@ -17,7 +17,7 @@ use crate::layout::{
     SegmentMap, Slab, class_info, run_mask,
 };
 use crate::lock::{ContentionThreshold, CountedLock};
-use crate::os;
+use crate::os::{self, debug_check};
 use crate::port::Backing;
 use crate::stats::{LockSite, LockSnapshot, SegmentSnapshot};
 
@@ -323,7 +323,7 @@ impl Segments {
     /// Marks slices free and lists their segment if it was not.
     fn add_free(&mut self, segment: &Segment, mask: u64) {
         let before = segment.free.get();
-        debug_assert!(before & mask == 0, "slices were freed twice");
+        debug_check!(before & mask == 0, "slices were freed twice");
         segment.free.set(before | mask);
         if before == 0 {
             self.link(segment);

@@ -4,7 +4,9 @@
 //! sixteenth of the slab where pages are small enough. A part may be purged when every block that
 //! reaches into it is free. Blocks that *start* in a purged part are taken off the free list, whose
 //! links would be lost with the pages; blocks that start before it and reach into it keep their link
-//! and stay. So `purged` alone says which blocks are unlinked, and nothing else is kept.
+//! and stay. So `purged` alone says which blocks are unlinked, and nothing else is kept. A part in
+//! which no block starts is purged like any other but not marked: there is nothing to link again,
+//! and a marked part always has a free block.
 //!
 //! Done for shards that rest: survivors of a peak, one here and one there, would otherwise keep
 //! whole slabs resident.
@@ -41,7 +43,7 @@ impl Slab {
         u64::from(self.purged.get().count_ones()) * self.part_bytes() as u64
     }
 
-    /// Purges the parts that hold free blocks only; returns the bytes given back.
+    /// Purges the parts that hold free blocks only; returns the bytes of those in which blocks start.
     ///
     /// `purge` gives the pages of a range back and says whether it did.
     ///
@@ -74,6 +76,10 @@ impl Slab {
                 done |= bits;
             }
         }
+        // Parts without a start have no blocks to link again; see the top.
+        for part in (0..PARTS).filter(|&part| self.starts_in(part).is_empty()) {
+            done &= !(1 << part);
+        }
         self.purged.set(self.purged.get() | done);
         // SAFETY: by contract; the blocks of the map are free.
         unsafe { self.link_in_order(key, (0..self.linked()).rev().filter(|&i| free.has(i))) };
@@ -82,20 +88,21 @@ impl Slab {
         bytes
     }
 
-    /// Links the blocks of the first purged part that has any; returns whether one had.
+    /// Links the blocks of a purged part; returns whether there was one.
     ///
     /// # Safety
     /// The caller owns the slab, whose free list is empty.
-    #[cold]
+    #[inline]
     pub(crate) unsafe fn relink_purged(&self, key: LinkKey, purged_bytes: &SharedCounter) -> bool {
-        while self.purged.get() != 0 && self.free.get().is_null() {
-            let part = self.purged.get().trailing_zeros() as usize;
-            self.purged.set(self.purged.get() & !(1 << part));
-            purged_bytes.sub(self.part_bytes() as u64);
-            // SAFETY: by contract; blocks that start in a purged part are free and in no list.
-            unsafe { self.link_in_order(key, self.starts_in(part).rev()) };
+        if self.purged.get() == 0 {
+            return false;
         }
-        !self.free.get().is_null()
+        let part = self.purged.get().trailing_zeros() as usize;
+        self.purged.set(self.purged.get() & !(1 << part));
+        purged_bytes.sub(self.part_bytes() as u64);
+        // SAFETY: by contract; blocks that start in a purged part are free and in no list.
+        unsafe { self.link_in_order(key, self.starts_in(part).rev()) };
+        true
     }
 
     /// Blocks that are unlinked because they start in a purged part.
@@ -256,7 +263,8 @@ mod tests {
                 }
                 slab.pop(key)
             };
-            while let Some(block) = take(slab) {
+            while !slab.is_full() {
+                let block = take(slab).expect("a slab that is not full has a block");
                 block.write_bytes(9, info.block_bytes as usize);
                 seen.push(block);
             }

@@ -130,10 +130,7 @@ impl Slab {
     /// The caller owns the slab, whose free list is empty.
     pub(crate) unsafe fn link_more(&self, key: LinkKey, purged_bytes: &SharedCounter) -> bool {
         // SAFETY: by contract.
-        unsafe {
-            (self.purged.get() != 0 && self.relink_purged(key, purged_bytes))
-                || self.link_untouched(key)
-        }
+        unsafe { self.relink_purged(key, purged_bytes) || self.link_untouched(key) }
     }
 
     /// # Safety

@@ -18,6 +18,17 @@ pub(crate) fn fatal(message: fmt::Arguments<'_>) -> ! {
     std::process::abort()
 }
 
+/// A `debug_assert!` for the `GlobalAlloc` path: it ends the process instead of unwinding, because
+/// a panic would allocate, perhaps under the very lock that is held.
+macro_rules! debug_check {
+    ($sound:expr, $message:literal) => {
+        if cfg!(debug_assertions) && !$sound {
+            $crate::os::fatal(format_args!($message));
+        }
+    };
+}
+pub(crate) use debug_check;
+
 struct Line {
     bytes: [u8; 256],
     len: usize,

@@ -8,7 +8,7 @@ mod pages;
 mod thread_exit;
 
 pub(crate) use clock::{coarse_millis, nanos};
-pub(crate) use fatal::fatal;
+pub(crate) use fatal::{debug_check, fatal};
 pub(crate) use pages::{
     entropy, map_aligned, page_size, purge, remap_fixed, resident_bytes, round_to_pages, unmap,
 };

@@ -16,6 +16,7 @@ use super::imp::Shard;
 use super::outbox::Chain;
 use crate::counter::SharedCounter;
 use crate::layout::{EMPTY_SLAB, OwnerCell, Slab, SlabPtr};
+use crate::os::debug_check;
 
 impl Shard {
     /// The class's current slab ran out of linked blocks: links more, or else retires it as full
@@ -63,7 +64,7 @@ impl Shard {
     /// # Safety
     /// The caller has the shard, whose class has no current slab, and owns the slab.
     pub(crate) unsafe fn adopt(&self, class: usize, slab: &Slab, purged: &SharedCounter) {
-        debug_assert!(owner_word(slab).get() == self.owner());
+        debug_check!(owner_word(slab).get() == self.owner(), "a shard adopts a slab of another");
         self.counters.slabs.add(1);
         // SAFETY: the caller's contract.
         unsafe { self.make_current(class, slab, purged) };
@@ -199,7 +200,7 @@ impl Shard {
         if slab.free.get().is_null() {
             // SAFETY: the slab is ours and its list is empty.
             let linked = unsafe { slab.link_more(self.key, purged) };
-            debug_assert!(linked, "a slab without free blocks was made current");
+            debug_check!(linked, "a slab without free blocks was made current");
         }
     }
 

@@ -11,6 +11,7 @@ use std::ptr;
 
 use crate::counter::Counter;
 use crate::layout::{Block, ChainWord, LinkKey, MAX_CHAIN, Slab, SlabPtr};
+use crate::os::debug_check;
 
 /// Bytes gathered before everything is posted.
 pub(crate) const OUTBOX_BYTES: u64 = 64 * 1024;
@@ -85,7 +86,7 @@ impl Outbox {
     /// one slice.
     #[must_use]
     pub(crate) unsafe fn gather(&self, slab: &Slab, block: Block, key: LinkKey) -> Option<Chain> {
-        debug_assert!(slab.slices.get() == 1);
+        debug_check!(slab.slices.get() == 1, "a chain of a slab of several slices");
         let entry = &self.entries[Self::index(slab)];
         let mut chain = entry.get();
         let mut out = None;
