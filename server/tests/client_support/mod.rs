@@ -35,8 +35,8 @@ pub fn client(program: &str, package: &str) -> Option<PathBuf> {
         let reason = format!("{program} is not installed (Debian package {package})");
         assert!(std::env::var_os(REQUIRE_CLIENTS).is_none_or(|v| v != "1"), "{reason}");
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        // Past the harness, which keeps what a passing test prints to itself.
-        let _ = writeln!(std::io::stderr(), "skipped {test}: {reason}");
+        // Past the harness, which keeps what a passing test prints to itself; in one piece.
+        let _ = std::io::stderr().write_all(format!("skipped {test}: {reason}\n").as_bytes());
     }
     found
 }

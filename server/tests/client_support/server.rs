@@ -70,9 +70,10 @@ fn serve(flags: &[&str]) -> Command {
     command
 }
 
-/// The address on the line that speaks of `subject`.
+/// The address on a line that speaks of `subject`.
 fn announced(lines: &[String], subject: &str) -> Option<SocketAddr> {
-    let line = lines.iter().find(|line| line.to_ascii_lowercase().contains(subject))?;
-    line.split(|c: char| !(c.is_ascii_digit() || ".:".contains(c)))
-        .find_map(|word| word.trim_matches(':').parse().ok())
+    lines.iter().filter(|line| line.to_ascii_lowercase().contains(subject)).find_map(|line| {
+        line.split(|c: char| !(c.is_ascii_digit() || ".:".contains(c)))
+            .find_map(|word| word.trim_matches(':').parse().ok())
+    })
 }
