@@ -18,6 +18,7 @@ mod imp {
 
     // Aliases and not re-exports: the lint looks through a re-export, but not through these.
     pub(crate) type AtomicPtr<T> = atomic::AtomicPtr<T>;
+    pub(crate) type AtomicU8 = atomic::AtomicU8;
     pub(crate) type AtomicU32 = atomic::AtomicU32;
     pub(crate) type AtomicUsize = atomic::AtomicUsize;
     pub(crate) use atomic::Ordering;

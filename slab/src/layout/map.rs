@@ -16,11 +16,8 @@
 //! mapped again by anyone. Whoever frees a block got it from the allocation, so it sees the
 //! entry; for any other address the answer is just a hint that nothing may be read there.
 
-#![allow(clippy::disallowed_types, reason = "a static that loom's atomics cannot form")]
-
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-
 use super::segment::SEGMENT_BYTES;
+use crate::sync::{AtomicU8, AtomicUsize, Ordering};
 
 /// Bits of an address that a mapping may have.
 pub(crate) const ADDRESS_BITS: u32 = if cfg!(target_arch = "x86_64") { 47 } else { 48 };

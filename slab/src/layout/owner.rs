@@ -10,9 +10,7 @@
 //! a bucket under its lock. Readers without ownership take it as advice: a post to an owner that
 //! has changed meanwhile is forwarded by whoever drains it.
 
-#![allow(clippy::disallowed_types, reason = "lives in statics that loom's atomics cannot form")]
-
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering};
 
 const FULL: usize = 1;
 const BUCKET: usize = 2;
