@@ -8,8 +8,7 @@
 //! Before the map, a small table of segments seen recently, one word each, direct-mapped: the fast
 //! free path asks only this. Consecutive segments have places of their own, so up to 16 GiB of heap
 //! seldom collide; a segment that lost its place gets it back on the slow path. The map by itself
-//! would do, but its one load per free made allocate/free pairs half slower again (measured with
-//! `--suite core --cells pair-16,pair-64,pair-512`).
+//! would do, with more instructions (ADR 5).
 //!
 //! Protocol: an entry is set before the first address in it is handed out and cleared after the
 //! last block in it is gone, but before the range is given back, because from then on it may be
