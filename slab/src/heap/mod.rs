@@ -62,8 +62,6 @@ pub struct Heap {
     pub(crate) direct_blocks: SharedCounter,
     pub(crate) direct_batches: SharedCounter,
     pub(crate) failures: SharedCounter,
-    /// Slabs that shards brought back through scavenging, for reports.
-    pub(crate) scavenges: SharedCounter,
 }
 
 static GLOBAL: Heap = Heap::new(HeapId::GLOBAL, "global", &OsPages);
@@ -89,7 +87,6 @@ impl Heap {
             direct_blocks: SharedCounter::new(),
             direct_batches: SharedCounter::new(),
             failures: SharedCounter::new(),
-            scavenges: SharedCounter::new(),
         }
     }
 

@@ -94,7 +94,6 @@ impl Heap {
         let decayed = self.pool.decay(age_millis, self.backing, &self.threshold);
         report.bytes_purged += decayed.bytes;
         report.segments_unmapped = decayed.segments;
-        self.scavenges.add(1);
         report
     }
 

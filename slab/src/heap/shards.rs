@@ -106,9 +106,11 @@ impl ShardList {
         let page = os::page_size();
         let bytes = size_of::<Shard>().next_multiple_of(page);
         let start = backing.map(bytes, page.max(align_of::<Shard>()))?;
-        let _held = self.growth.lock(threshold);
+        let held = self.growth.lock(threshold);
         let index = self.count.get() as u32;
         if index >= self.limit {
+            // No lock is held over a system call (rule L1).
+            drop(held);
             // SAFETY: just mapped, nobody else knows of it.
             unsafe { backing.unmap(start, bytes) };
             return None;
@@ -123,6 +125,7 @@ impl ShardList {
         self.head.store(ptr::from_ref(shard).cast_mut(), Ordering::Release);
         self.count.set(u64::from(index) + 1);
         self.bytes.add(bytes as u64);
+        drop(held);
         Some(shard)
     }
 }
