@@ -41,6 +41,8 @@ pub mod thread;
 
 #[cfg(not(flagstone_loom))]
 pub use heap::{Flagstone, Heap};
+#[cfg(not(flagstone_loom))]
+pub use layout::{ClassTable, ClassTableError};
 
 /// The protocols that `loom_tests/` checks. Not part of the interface.
 #[cfg(flagstone_loom)]

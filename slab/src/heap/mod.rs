@@ -23,7 +23,7 @@ pub use global::Flagstone;
 
 use crate::bucket::Bucket;
 use crate::counter::SharedCounter;
-use crate::layout::{CLASSES, HeapId, LinkKey, MAX_CLASSES, class_info};
+use crate::layout::{ClassTable, DEFAULT_TABLE, HeapId, LinkKey, MAX_CLASSES};
 use crate::lock::ContentionThreshold;
 use crate::os;
 use crate::port::{Backing, OsPages};
@@ -44,6 +44,7 @@ pub struct Heap {
     name: &'static str,
     key: AtomicUsize,
     backing: &'static dyn Backing,
+    pub(crate) table: &'static ClassTable,
     pub(crate) pool: Pool,
     pub(crate) buckets: [Bucket; MAX_CLASSES],
     pub(crate) fallback: Fallback,
@@ -64,15 +65,21 @@ pub struct Heap {
     pub(crate) failures: SharedCounter,
 }
 
-static GLOBAL: Heap = Heap::new(HeapId::GLOBAL, "global", &OsPages);
+static GLOBAL: Heap = Heap::new(HeapId::GLOBAL, "global", &OsPages, &DEFAULT_TABLE);
 
 impl Heap {
-    const fn new(id: HeapId, name: &'static str, backing: &'static dyn Backing) -> Self {
+    const fn new(
+        id: HeapId,
+        name: &'static str,
+        backing: &'static dyn Backing,
+        table: &'static ClassTable,
+    ) -> Self {
         Self {
             id,
             name,
             key: AtomicUsize::new(0),
             backing,
+            table,
             pool: Pool::new(),
             buckets: [const { Bucket::new() }; MAX_CLASSES],
             fallback: Fallback::new(),
@@ -122,7 +129,7 @@ impl Heap {
 
     /// Starts a new high-water window: every class's window mark becomes its blocks in use now.
     pub fn reset_window_high_water(&self) {
-        for class in 0..CLASSES {
+        for class in 0..self.table.len() {
             self.window_high_water[class].set(self.class_in_use(class));
         }
     }
@@ -130,9 +137,9 @@ impl Heap {
     /// Bytes of blocks in use, at block size: over all classes and the fallback. Reads counters
     /// only: no lock, no allocation; costs a few loads per shard and class in use.
     pub fn live_bytes(&self) -> u64 {
-        let blocks = (0..CLASSES)
+        let blocks = (0..self.table.len())
             .filter(|&class| self.pool.class_slabs(class) > 0)
-            .map(|class| self.class_in_use(class) * u64::from(class_info(class).block_bytes));
+            .map(|class| self.class_in_use(class) * u64::from(self.table.info(class).block_bytes));
         blocks.sum::<u64>() + self.fallback.snapshot().live_bytes
     }
 
@@ -148,7 +155,7 @@ impl Heap {
     /// Tells the shared sums of what changed in a shard that comes to rest, so that what was freed
     /// there does not make later peaks look possible.
     pub(crate) fn tell_all(&self, shard: &Shard) {
-        for class in (0..CLASSES).filter(|&class| self.pool.class_slabs(class) > 0) {
+        for class in (0..self.table.len()).filter(|&class| self.pool.class_slabs(class) > 0) {
             self.told_in_use[class].add_wrapping(shard.tell(class));
         }
     }
@@ -185,7 +192,7 @@ impl Heap {
         let (allocs, frees) = self.buckets[class].counts();
         let about = told.wrapping_add(allocs).wrapping_sub(frees) as i64;
         let mark = self.high_water[class].get().min(self.window_high_water[class].get());
-        let room = self.pool.class_slabs(class) * u64::from(class_info(class).capacity);
+        let room = self.pool.class_slabs(class) * u64::from(self.table.info(class).capacity);
         if about > mark as i64 && room > mark {
             self.raise_high_water(class, self.class_in_use(class));
         }
@@ -195,7 +202,7 @@ impl Heap {
     /// moment: what one shard freed and another took since may be in it twice. What the slabs
     /// cannot hold was never in use.
     pub(crate) fn raise_high_water(&self, class: usize, in_use: u64) {
-        let room = self.pool.class_slabs(class) * u64::from(class_info(class).capacity);
+        let room = self.pool.class_slabs(class) * u64::from(self.table.info(class).capacity);
         self.high_water[class].raise_to(in_use.min(room));
         self.window_high_water[class].raise_to(in_use.min(room));
     }

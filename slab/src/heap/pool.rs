@@ -13,8 +13,8 @@ use std::ptr::{self, NonNull};
 
 use crate::counter::{Counter, Figure};
 use crate::layout::{
-    ALL_FREE, HEAD_BYTES, HeapId, Kind, MAX_CLASSES, Owner, SEGMENT_BYTES, SLICE_BYTES, Segment,
-    SegmentMap, Slab, class_info, run_mask,
+    ALL_FREE, ClassInfo, HEAD_BYTES, HeapId, Kind, MAX_CLASSES, Owner, SEGMENT_BYTES, SLICE_BYTES,
+    Segment, SegmentMap, Slab, run_mask,
 };
 use crate::lock::{ContentionThreshold, CountedLock};
 use crate::os::{self, debug_check};
@@ -87,16 +87,17 @@ impl Pool {
     pub(crate) fn take(
         &self,
         class: usize,
+        info: &ClassInfo,
         owner: Owner,
         id: HeapId,
         backing: &dyn Backing,
         threshold: &ContentionThreshold,
     ) -> Option<&'static Slab> {
-        let slices = class_info(class).slices as usize;
+        let slices = info.slices as usize;
         {
             let mut pool = self.inner.lock(threshold);
             if let Some((segment, first)) = pool.find(slices) {
-                return Some(self.carve(&mut pool, segment, first, class, owner));
+                return Some(self.carve(&mut pool, segment, first, class, info, owner));
             }
         }
         let base = backing.map(SEGMENT_BYTES, SEGMENT_BYTES)?;
@@ -115,7 +116,7 @@ impl Pool {
         pool.link(segment);
         // Another thread may have brought slices meanwhile; the new segment surely has some.
         let (segment, first) = pool.find(slices)?;
-        Some(self.carve(&mut pool, segment, first, class, owner))
+        Some(self.carve(&mut pool, segment, first, class, info, owner))
     }
 
     /// Takes an empty slab back from its owner, unused since a moment in coarse milliseconds.
@@ -262,9 +263,10 @@ impl Pool {
         segment: &'static Segment,
         first: usize,
         class: usize,
+        info: &ClassInfo,
         owner: Owner,
     ) -> &'static Slab {
-        let slices = class_info(class).slices as usize;
+        let slices = info.slices as usize;
         let mask = run_mask(first, slices);
         let dirty = u64::from((segment.dirty.get() & mask).count_ones());
         self.figures.dirty_slices.sub(dirty);
@@ -279,7 +281,7 @@ impl Pool {
             segment.first[slice].set(first as u8);
         }
         let slab = &segment.slabs[first];
-        slab.set_up(class);
+        slab.set_up(class, info);
         segment.owners[first].set(owner);
         slab
     }

@@ -9,7 +9,7 @@ use std::alloc::Layout;
 use std::ptr;
 
 use super::{Heap, local};
-use crate::layout::{Block, Owner};
+use crate::layout::{Block, Owner, Slab};
 use crate::os;
 use crate::shard::Shard;
 
@@ -81,14 +81,18 @@ impl Heap {
             // SAFETY: what the bucket hands out under its lock is ours from then on (rule B1).
             Some(slab) => unsafe { &*slab },
             None => {
-                let fresh = self.pool.take(class, owner, self.id, self.backing, &self.threshold);
-                let Some(fresh) = fresh else { return false };
+                let Some(fresh) = self.take_fresh(class, owner) else { return false };
                 fresh
             }
         };
         // SAFETY: by contract, and the slab names this shard.
         unsafe { shard.adopt(class, slab, &self.purged_in_slabs) };
         true
+    }
+
+    fn take_fresh(&self, class: usize, owner: Owner) -> Option<&'static Slab> {
+        let info = self.table.info(class);
+        self.pool.take(class, info, owner, self.id, self.backing, &self.threshold)
     }
 
     /// A block for a thread without a shard.
@@ -106,8 +110,7 @@ impl Heap {
             bucket.misses.add(1);
             self.note_in_use(class, None);
             let owner = Owner::BUCKET.full();
-            let fresh = self.pool.take(class, owner, self.id, self.backing, &self.threshold);
-            let Some(slab) = fresh else {
+            let Some(slab) = self.take_fresh(class, owner) else {
                 self.failures.add(1);
                 return ptr::null_mut();
             };

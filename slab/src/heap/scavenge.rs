@@ -9,7 +9,7 @@
 use std::ptr::NonNull;
 
 use super::{Heap, local};
-use crate::layout::{Block, CLASSES};
+use crate::layout::Block;
 use crate::os;
 use crate::shard::Shard;
 use crate::shard::lease::{LeaseWord, Take};
@@ -38,7 +38,7 @@ impl Heap {
             // SAFETY: the thread has the lease.
             slabs_returned += unsafe { self.return_empty_slabs(own, os::coarse_millis()) };
         }
-        for class in 0..CLASSES {
+        for class in 0..self.table.len() {
             while let Some(slab) = self.buckets[class].take_empty(&self.threshold) {
                 // SAFETY: the bucket gave the slab up.
                 unsafe { self.give_slab(slab) };
@@ -84,7 +84,7 @@ impl Heap {
             shard.lease.unclaim();
         }
         // A bucket keeps one empty slab per class against the next request; not for long.
-        for class in 0..CLASSES {
+        for class in 0..self.table.len() {
             if let Some(slab) = self.buckets[class].take_empty(&self.threshold) {
                 // SAFETY: the bucket gave the slab up.
                 unsafe { self.give_slab(slab) };
@@ -104,7 +104,7 @@ impl Heap {
     /// The caller has the shard.
     pub(crate) unsafe fn return_empty_slabs(&self, shard: &Shard, since: u32) -> u64 {
         let mut returned = 0;
-        for class in 0..CLASSES {
+        for class in 0..self.table.len() {
             // SAFETY: by contract; the shard gives the slab up.
             unsafe {
                 while let Some(slab) = shard.take_empty(class) {
@@ -128,7 +128,7 @@ impl Heap {
             // blocks only.
             NonNull::new(start).is_some_and(|start| unsafe { self.backing.purge(start, bytes) })
         };
-        for class in 0..CLASSES {
+        for class in 0..self.table.len() {
             // SAFETY: by contract.
             unsafe {
                 shard.for_each_partial(class, |slab| {
@@ -145,7 +145,7 @@ impl Heap {
     /// # Safety
     /// The caller has the shard.
     unsafe fn share_partial_slabs(&self, shard: &Shard) {
-        for class in 0..CLASSES {
+        for class in 0..self.table.len() {
             // SAFETY: by contract; the shard gives the slab up.
             unsafe {
                 while let Some(slab) = shard.take_partial(class) {

@@ -1,6 +1,7 @@
-//! Size classes: the block sizes, and how a request finds its class.
+//! The default size classes, and how a request to the global heap finds its class.
 //!
-//! Owns the default table. Steps are 8 bytes up to 128, where alignment allows no finer waste
+//! Owns the default table as constants, so that the global heap's fast path looks classes up without
+//! asking a heap for its table; tables of instances are [`ClassTable`](super::ClassTable)s. Steps are 8 bytes up to 128, where alignment allows no finer waste
 //! bound, then eight to each doubling, so that a block is at most 12.5 % larger than the class
 //! below it. Blocks up to 64 KiB share a slab with others of their class; larger ones have a slab of
 //! their own, whose untouched tail costs address space only.
@@ -21,7 +22,7 @@ const LINEAR: usize = (LINEAR_MAX - SMALLEST) / 8 + 1;
 const LINEAR_MAX: usize = 128;
 const DOUBLINGS: usize = (LARGEST / LINEAR_MAX).ilog2() as usize;
 /// Requests up to here find their class in one table load.
-const TABLE_MAX: usize = 1024;
+pub(super) const TABLE_MAX: usize = 1024;
 /// Blocks above this have a slab of their own.
 const SHARED_MAX: usize = SLICE_BYTES;
 /// A slab that serves several blocks serves at least this many.
@@ -61,6 +62,16 @@ pub(crate) struct ClassInfo {
 }
 
 impl ClassInfo {
+    /// No class.
+    pub(super) const NONE: ClassInfo = ClassInfo { block_bytes: 0, capacity: 0, slices: 0 };
+
+    /// The shape of a class of `bytes`, a multiple of 8 in [`SMALLEST`]..=[`LARGEST`].
+    pub(super) const fn of(bytes: usize) -> ClassInfo {
+        let slices = slices_for(bytes);
+        let capacity = if bytes > SHARED_MAX { 1 } else { slices * SLICE_BYTES / bytes };
+        ClassInfo { block_bytes: bytes as u32, capacity: capacity as u32, slices: slices as u32 }
+    }
+
     /// Bytes of one slab.
     pub(crate) fn slab_bytes(&self) -> usize {
         self.slices as usize * SLICE_BYTES
@@ -68,19 +79,10 @@ impl ClassInfo {
 }
 
 static TABLE: [ClassInfo; CLASSES] = {
-    let mut table = [ClassInfo { block_bytes: 0, capacity: 0, slices: 0 }; CLASSES];
+    let mut table = [ClassInfo::NONE; CLASSES];
     let mut c = 0;
     while c < CLASSES {
-        let bytes = block_bytes(c);
-        let slices = slices_for(bytes);
-        table[c] = ClassInfo {
-            block_bytes: bytes as u32,
-            capacity: (slices * SLICE_BYTES / bytes) as u32,
-            slices: slices as u32,
-        };
-        if bytes > SHARED_MAX {
-            table[c].capacity = 1;
-        }
+        table[c] = ClassInfo::of(block_bytes(c));
         c += 1;
     }
     table
@@ -123,13 +125,8 @@ pub(crate) fn class_of_common(bytes: usize, align: usize) -> Option<usize> {
     if align <= 8 && bytes <= TABLE_MAX { Some(SMALL[(bytes + 7) >> 3] as usize) } else { None }
 }
 
-/// The shape of class `c`.
-#[inline(always)]
-pub(crate) fn class_info(c: usize) -> &'static ClassInfo {
-    &TABLE[c]
-}
-
-const fn block_bytes(c: usize) -> usize {
+/// Bytes of a block of class `c` of the default table.
+pub(super) const fn block_bytes(c: usize) -> usize {
     if c < LINEAR {
         return SMALLEST + 8 * c;
     }
@@ -173,8 +170,8 @@ mod tests {
     fn every_request_fits_its_class_and_not_the_one_below() {
         for bytes in 1..=LARGEST {
             let c = class_of(bytes);
-            assert!(class_info(c).block_bytes as usize >= bytes, "{bytes} in class {c}");
-            assert!(c == 0 || (class_info(c - 1).block_bytes as usize) < bytes, "{bytes} above");
+            assert!(TABLE[c].block_bytes as usize >= bytes, "{bytes} in class {c}");
+            assert!(c == 0 || (TABLE[c - 1].block_bytes as usize) < bytes, "{bytes} above");
         }
     }
 
@@ -184,7 +181,7 @@ mod tests {
         while align <= SLICE_BYTES {
             for bytes in (1..=4096).chain((4096..=LARGEST).step_by(97)) {
                 if let Some(c) = class_of_layout(bytes, align) {
-                    let block = class_info(c).block_bytes as usize;
+                    let block = TABLE[c].block_bytes as usize;
                     assert_eq!(block % align, 0, "{bytes} aligned to {align} in class of {block}");
                 }
             }

@@ -22,10 +22,9 @@ mod owner;
 mod purge;
 mod segment;
 mod slab;
+mod table;
 
-pub(crate) use classes::{
-    CLASSES, LARGEST, MAX_CLASSES, class_info, class_of_common, class_of_layout,
-};
+pub(crate) use classes::{ClassInfo, LARGEST, MAX_CLASSES, class_of_common, class_of_layout};
 pub(crate) use link::{Block, ChainWord, LinkKey, MAX_CHAIN};
 pub(crate) use map::{HeapId, Kind, SegmentMap};
 pub(crate) use owner::{Owner, OwnerCell, OwnerKind};
@@ -33,3 +32,5 @@ pub(crate) use segment::{
     ALL_FREE, HEAD_BYTES, HeadKind, SEGMENT_BYTES, SLICE_BYTES, Segment, run_mask, slice_of,
 };
 pub(crate) use slab::{EMPTY_SLAB, Slab, SlabList, SlabPtr, slab_of};
+pub(crate) use table::DEFAULT_TABLE;
+pub use table::{ClassTable, ClassTableError};

@@ -190,6 +190,7 @@ impl Slab {
 mod tests {
     use std::alloc::Layout;
 
+    use super::super::DEFAULT_TABLE;
     use super::*;
     use crate::heap::Heap;
 
@@ -197,8 +198,8 @@ mod tests {
     /// again, and find the survivors' contents and the books in order.
     #[test]
     fn survivors_keep_their_contents_and_the_rest_comes_back() {
-        for class in 0..crate::layout::CLASSES {
-            let info = super::super::class_info(class);
+        for class in 0..DEFAULT_TABLE.len() {
+            let info = DEFAULT_TABLE.info(class);
             if info.capacity == 1 {
                 continue;
             }
@@ -209,7 +210,7 @@ mod tests {
     }
 
     fn one_slab(class: usize, capacity: usize, stride: usize) {
-        let info = super::super::class_info(class);
+        let info = DEFAULT_TABLE.info(class);
         let layout = Layout::from_size_align(info.slab_bytes() + (4 << 20), 4 << 20).unwrap();
         let base = Heap::global().alloc_fallback(layout);
         assert!(!base.is_null());
@@ -217,7 +218,7 @@ mod tests {
         unsafe {
             let segment = super::super::Segment::set_up(base, super::super::HeapId::GLOBAL);
             let slab = &(*segment).slabs[1];
-            slab.set_up(class);
+            slab.set_up(class, info);
             let (key, gauge) = (LinkKey(0x8000_1234_5678_9abc), SharedCounter::new());
             let mut blocks: Vec<Block> = Vec::new();
             let take = |slab: &Slab| {

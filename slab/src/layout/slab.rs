@@ -11,6 +11,7 @@
 use std::cell::Cell;
 use std::ptr;
 
+use super::classes::ClassInfo;
 use super::link::{Block, LinkKey};
 use super::segment::{SLICE_BYTES, Segment, slice_of};
 use crate::counter::SharedCounter;
@@ -74,8 +75,7 @@ impl Slab {
     }
 
     /// Makes a slab of fresh slices ready for blocks of a class. The caller is the new owner.
-    pub(crate) fn set_up(&self, class: usize) {
-        let info = super::class_info(class);
+    pub(crate) fn set_up(&self, class: usize, info: &ClassInfo) {
         self.free.set(ptr::null_mut());
         self.used.set(0);
         self.class.set(class as u8);

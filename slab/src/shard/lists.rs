@@ -210,7 +210,7 @@ impl Shard {
     /// The caller has the shard.
     #[cfg(any(test, debug_assertions))]
     pub(crate) unsafe fn debug_validate(&self) {
-        for class in 0..crate::layout::CLASSES {
+        for class in 0..crate::layout::MAX_CLASSES {
             // SAFETY: as in `next_current`.
             unsafe {
                 let current = &*self.current[class].get();

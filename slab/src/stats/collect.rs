@@ -10,7 +10,7 @@ use super::{
     TierSnapshot,
 };
 use crate::heap::Heap;
-use crate::layout::{CLASSES, class_info};
+use crate::layout::ClassTable;
 use crate::os;
 use crate::shard::Shard;
 use crate::shard::lease::LeaseWord;
@@ -22,12 +22,12 @@ impl Heap {
     pub fn snapshot(&self) -> HeapSnapshot {
         let mut snapshot = HeapSnapshot {
             heap: self.name().to_owned(),
-            classes: Vec::with_capacity(CLASSES),
+            classes: Vec::with_capacity(self.table.len()),
             shards: Vec::with_capacity(self.shards.len() + 1),
-            locks: Vec::with_capacity(CLASSES + 3),
+            locks: Vec::with_capacity(self.table.len() + 3),
             ..HeapSnapshot::default()
         };
-        for class in 0..CLASSES {
+        for class in 0..self.table.len() {
             snapshot.classes.push(self.class_snapshot(class));
             snapshot.locks.push(self.buckets[class].lock_snapshot(class as u16));
         }
@@ -37,7 +37,7 @@ impl Heap {
         // The list is newest first. A shard made since the vector was sized is shown next time.
         let room = snapshot.shards.capacity();
         for shard in self.shards.iter().filter(|shard| (shard.index as usize) < room) {
-            snapshot.shards.push(shard_snapshot(shard));
+            snapshot.shards.push(shard_snapshot(shard, self.table));
         }
         snapshot.shards.reverse();
         snapshot.fallback = self.fallback.snapshot();
@@ -50,14 +50,14 @@ impl Heap {
 
     /// Bytes of free blocks in slabs in use.
     pub(crate) fn free_block_bytes(&self) -> u64 {
-        (0..CLASSES)
+        (0..self.table.len())
             .map(|class| self.class_snapshot(class))
             .map(|class| class.free_blocks * class.block_bytes)
             .sum()
     }
 
     fn class_snapshot(&self, class: usize) -> ClassSnapshot {
-        let info = class_info(class);
+        let info = self.table.info(class);
         let bucket = &self.buckets[class];
         let slabs = self.pool.class_slabs(class);
         let (bucket_allocs, bucket_frees) = bucket.counts();
@@ -115,7 +115,7 @@ impl Heap {
             shard_hits: allocs.saturating_sub(misses),
             shard_misses: misses,
             bucket_hits: snapshot.classes.iter().map(|class| class.bucket_allocs).sum(),
-            bucket_misses: self.buckets[..CLASSES].iter().map(|bucket| bucket.misses.get()).sum(),
+            bucket_misses: self.buckets.iter().map(|bucket| bucket.misses.get()).sum(),
             fallback_hits: snapshot.fallback.allocs,
             lease_refusals: self.shards.refusals.get(),
             failures: self.failures.get(),
@@ -146,7 +146,7 @@ impl Heap {
     }
 }
 
-fn shard_snapshot(shard: &Shard) -> ShardSnapshot {
+fn shard_snapshot(shard: &Shard, table: &ClassTable) -> ShardSnapshot {
     let counters = &shard.counters;
     let mut seen = ShardSnapshot {
         state: match shard.lease.word() {
@@ -168,13 +168,13 @@ fn shard_snapshot(shard: &Shard) -> ShardSnapshot {
         ..ShardSnapshot::default()
     };
     let mut live = 0i64;
-    for class in 0..CLASSES {
+    for class in 0..table.len() {
         let (allocs, frees) = shard.class_counts(class);
         seen.allocs += allocs;
         seen.frees += frees;
         seen.misses += shard.refills[class].get();
         // A slab that moved brings its blocks in use along: one shard's difference may be negative.
-        live += allocs.wrapping_sub(frees) as i64 * i64::from(class_info(class).block_bytes);
+        live += allocs.wrapping_sub(frees) as i64 * i64::from(table.info(class).block_bytes);
     }
     seen.live_bytes = u64::try_from(live).unwrap_or(0);
     seen
