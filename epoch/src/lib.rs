@@ -61,6 +61,7 @@
 
 mod barrier;
 mod batch;
+mod carrier;
 mod domain;
 mod eras;
 mod grace;
@@ -75,6 +76,7 @@ mod sync;
 
 pub use barrier::BarrierError;
 pub use batch::node::{Linked, Reclaim, RetireNode};
+pub use carrier::Carrier;
 pub use domain::{Builder, ConfigError, Domain, Maintenance};
 pub use grace::{Grace, GraceToken};
 pub use guard::Guard;

@@ -75,13 +75,15 @@ impl Participant {
             Some(name) => inner.core.registry.claim(name),
             None => inner.core.registry.claim(&format!("{:?}", thread.id())),
         };
+        let open = OpenBatch::default();
+        open.renumber(inner.core.next_batch_number());
         Self {
             depth: Cell::new(0),
             raw: Cell::new(0),
             pinned: Cell::new(None),
             collecting: Cell::new(false),
             owed: Cell::new(false),
-            open: OpenBatch::default(),
+            open,
             batch_blocks: inner.core.config.batch_blocks,
             record,
             handle: ManuallyDrop::new(inner.register()),
@@ -192,6 +194,16 @@ impl Participant {
         Arc::ptr_eq(&self.inner, domain.inner())
     }
 
+    /// The participant's number in its domain: the lowest that was free when it registered.
+    ///
+    /// No two participants of a domain have the same number at the same time, and what was done
+    /// before one was dropped happens before what the next one of that number does. So state that is
+    /// kept per number belongs to one thread at a time, without a lock.
+    #[inline]
+    pub fn number(&self) -> usize {
+        self.record.number()
+    }
+
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.inner.core
     }
@@ -300,6 +312,7 @@ impl Participant {
     pub(crate) fn hand_over(&self) {
         let Some(taken) = self.open.take() else { return };
         let core = self.core();
+        self.open.renumber(core.next_batch_number());
         core.ledger.release(taken.unused);
         let era = core.eras.enter();
         // Rule B3: after the batch has entered its era.

@@ -33,7 +33,7 @@ impl<T> RetireError<T> {
         self.rejected
     }
 
-    fn map<U>(self, f: impl FnOnce(T) -> U) -> RetireError<U> {
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> RetireError<U> {
         let Self { rejected, bytes, reserved, limit } = self;
         RetireError { rejected: f(rejected), bytes, reserved, limit }
     }
@@ -188,7 +188,7 @@ impl Participant {
 
     /// Reserves room for an object and returns the bytes that it counts for.
     #[inline]
-    fn make_room(&self, bytes: usize) -> u64 {
+    pub(crate) fn make_room(&self, bytes: usize) -> u64 {
         let bytes = countable(bytes);
         if !self.has_room(bytes) {
             self.make_room_slow(bytes);
@@ -197,7 +197,7 @@ impl Participant {
     }
 
     #[inline]
-    fn try_make_room(&self, bytes: usize) -> Result<u64, RetireError<()>> {
+    pub(crate) fn try_make_room(&self, bytes: usize) -> Result<u64, RetireError<()>> {
         let bytes = countable(bytes);
         if !self.has_room(bytes) {
             self.try_make_room_slow(bytes)?;
@@ -206,7 +206,7 @@ impl Participant {
     }
 
     #[inline]
-    fn has_room(&self, bytes: u64) -> bool {
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
         !self.open().is_empty() && bytes <= self.open().quota()
     }
 
@@ -262,7 +262,7 @@ impl Participant {
 
     /// An object of `bytes` has joined the open batch.
     #[inline]
-    fn joined(&self, bytes: u64) {
+    pub(crate) fn joined(&self, bytes: u64) {
         self.record().retired(bytes);
         let open = self.open();
         if open.blocks() >= self.batch_blocks() || open.quota() == 0 || self.record().is_asked() {
@@ -273,6 +273,6 @@ impl Participant {
 
 /// What an object of `bytes` counts for.
 #[inline]
-fn countable(bytes: usize) -> u64 {
+pub(crate) fn countable(bytes: usize) -> u64 {
     (bytes as u64).min(Config::MAX_OBJECT)
 }

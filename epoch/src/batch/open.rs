@@ -22,6 +22,8 @@ pub(crate) struct OpenBatch {
     bytes: Cell<u64>,
     /// Bytes reserved for the batch and not used yet.
     quota: Cell<u64>,
+    /// Tells this batch from every other of the domain (rule R7); kept when it is taken out.
+    number: Cell<u64>,
 }
 
 /// What an [`OpenBatch`] held.
@@ -49,6 +51,17 @@ impl OpenBatch {
     #[inline]
     pub(crate) fn quota(&self) -> u64 {
         self.quota.get()
+    }
+
+    /// The batch's number, see [`renumber`](Self::renumber).
+    #[inline]
+    pub(crate) fn number(&self) -> u64 {
+        self.number.get()
+    }
+
+    /// The batch is a new one, of a number that no other batch of the domain has had.
+    pub(crate) fn renumber(&self, number: u64) {
+        self.number.set(number);
     }
 
     /// Adds `bytes` to the quota; they are reserved in the ledger (rule L1).
@@ -89,8 +102,9 @@ impl OpenBatch {
         self.count(bytes);
     }
 
+    /// Counts an object that has joined the batch.
     #[inline]
-    fn count(&self, bytes: u64) {
+    pub(crate) fn count(&self, bytes: u64) {
         debug_assert!(bytes <= self.quota.get());
         self.blocks.set(self.blocks.get() + 1);
         self.bytes.set(self.bytes.get() + bytes);

@@ -47,6 +47,8 @@ pub(crate) struct Core {
 #[repr(align(128))]
 pub(crate) struct SharedCounters {
     pub(crate) batches: AtomicU64,
+    /// The last number given to an open batch.
+    pub(crate) batch_numbers: AtomicU64,
     pub(crate) reclaimed_blocks: AtomicU64,
     pub(crate) reclaimed_bytes: AtomicU64,
     pub(crate) reclaim_panics: AtomicU64,
@@ -69,6 +71,7 @@ impl Core {
             times: GraceTimes::new(),
             shared: SharedCounters {
                 batches: zero(),
+                batch_numbers: zero(),
                 reclaimed_blocks: zero(),
                 reclaimed_bytes: zero(),
                 reclaim_panics: zero(),
@@ -80,6 +83,12 @@ impl Core {
             barrier: AtomicBool::new(false),
             start: Instant::now(),
         }
+    }
+
+    /// A number for an open batch, never 0 and never given before.
+    pub(crate) fn next_batch_number(&self) -> u64 {
+        // Relaxed: only that each caller gets a number of its own matters.
+        self.shared.batch_numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Nanoseconds since the domain was made; wraps after 584 years.
