@@ -6,15 +6,19 @@
 //! * [`refill`]: allocation beyond the fast path; [`release`]: free beyond it.
 //! * [`pool`]: segments and free slices; [`fallback`]: mappings of their own; [`shards`]: the list.
 //! * [`local`]: the calling thread's shard of the global heap; [`global`]: `GlobalAlloc`.
-//! * [`scavenge`]: memory comes back from shards whose threads sleep or are gone.
+//! * [`decay`]: when slow paths give memory back; [`scavenge`]: it comes back from shards whose threads
+//!   sleep or are gone; [`purge`]: all of it, with a report.
 
+mod decay;
 mod fallback;
 mod global;
 pub(crate) mod local;
 mod pool;
+mod purge;
 mod refill;
 mod release;
 mod scavenge;
+mod segments;
 mod shards;
 
 use std::time::Duration;
@@ -35,6 +39,8 @@ use shards::ShardList;
 
 /// Milliseconds that free pages stay populated, unless configured.
 const DECAY_MILLIS: u64 = 1_000;
+/// Bytes of free pages that decay keeps while a heap is in use, unless configured.
+const RETAIN_BYTES: u64 = 16 << 20;
 /// Most shards of a heap; past it threads share the bucket tier.
 const MAX_SHARDS: u32 = 1_024;
 
@@ -51,6 +57,8 @@ pub struct Heap {
     pub(crate) shards: ShardList,
     pub(crate) threshold: ContentionThreshold,
     decay_millis: SharedCounter,
+    retain_bytes: SharedCounter,
+    decay_clock: decay::DecayClock,
     pub(crate) high_water: [SharedCounter; MAX_CLASSES],
     pub(crate) window_high_water: [SharedCounter; MAX_CLASSES],
     /// Per class, the blocks in use that shards have told of, modulo 2^64.
@@ -86,6 +94,8 @@ impl Heap {
             shards: ShardList::new(MAX_SHARDS),
             threshold: ContentionThreshold::new(),
             decay_millis: SharedCounter::new(),
+            retain_bytes: SharedCounter::new(),
+            decay_clock: decay::DecayClock::new(),
             high_water: [const { SharedCounter::new() }; MAX_CLASSES],
             window_high_water: [const { SharedCounter::new() }; MAX_CLASSES],
             told_in_use: [const { SharedCounter::new() }; MAX_CLASSES],
@@ -119,6 +129,23 @@ impl Heap {
     /// How long free pages stay populated; 1 s unless set.
     pub fn decay(&self) -> Duration {
         Duration::from_millis(u64::from(self.decay_millis()))
+    }
+
+    /// Sets the retain budget: so many bytes of free pages stay populated beyond the decay, so that
+    /// bursts that are further apart than that do not fault them in anew. They stay while the heap
+    /// is in use, which is as long as fresh slabs are taken at least once in a decay time; an idle
+    /// heap keeps nothing, and [`purge`](Self::purge) spares nothing.
+    pub fn set_retain(&self, bytes: u64) {
+        // Stored plus one, as in `set_decay`.
+        self.retain_bytes.set(bytes.saturating_add(1));
+    }
+
+    /// The retain budget in bytes; 16 MiB unless set.
+    pub fn retain(&self) -> u64 {
+        match self.retain_bytes.get() {
+            0 => RETAIN_BYTES,
+            stored => stored - 1,
+        }
     }
 
     /// Sets the wait above which an acquisition of one of the heap's locks counts as contended;

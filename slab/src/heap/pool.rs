@@ -6,18 +6,21 @@
 //! purge first takes its slices out of both masks, so nobody can hand them out meanwhile.
 //!
 //! Decay: a free slice stays populated for the decay time, because bursts come back; then its pages
-//! go to the system. A segment without a slab, whose slices have all decayed, is unmapped, all but
-//! one. Without a scavenger the pool decays by itself whenever slabs come back.
+//! go to the system, all but the retain budget of a pool that is in use. A segment without a slab,
+//! whose slices have all decayed, is unmapped, all but one. What the system refuses to purge (locked
+//! pages) stays populated and is asked for again by the next pass, never twice by the same; whole
+//! segments are unmapped all the same.
 
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 
+use super::segments::{Expired, Pass, Segments};
 use crate::counter::{Counter, Figure};
 use crate::layout::{
-    ALL_FREE, ClassInfo, HEAD_BYTES, HeapId, Kind, MAX_CLASSES, Owner, SEGMENT_BYTES, SLICE_BYTES,
-    Segment, SegmentMap, Slab, run_mask,
+    ALL_FREE, ClassInfo, HeapId, Kind, MAX_CLASSES, Owner, SEGMENT_BYTES, SLICE_BYTES, Segment,
+    SegmentMap, Slab, run_mask,
 };
 use crate::lock::{ContentionThreshold, CountedLock};
-use crate::os::{self, debug_check};
+use crate::os;
 use crate::port::Backing;
 use crate::stats::{LockSite, LockSnapshot, SegmentSnapshot};
 
@@ -25,17 +28,9 @@ use crate::stats::{LockSite, LockSnapshot, SegmentSnapshot};
 pub(crate) struct Pool {
     inner: CountedLock<Segments>,
     figures: Figures,
-    /// Coarse time of the last decay pass; written under the lock.
-    last_decay: Figure,
+    /// Coarse time at which a slab was last taken; written under the lock.
+    last_take: Figure,
 }
-
-struct Segments {
-    /// Segments with free slices.
-    available: *const Segment,
-}
-
-// SAFETY: the pointers name segments of this pool, whose guarded fields the lock's holder owns.
-unsafe impl Send for Segments {}
 
 /// Written under the lock, read by anyone.
 struct Figures {
@@ -46,27 +41,54 @@ struct Figures {
     clean_slices: Counter,
     purged_bytes: Counter,
     purges: Counter,
+    refused_purges: Counter,
     slabs_returned: Counter,
     /// Slabs in use per class.
     class_slabs: [Counter; MAX_CLASSES],
 }
 
+/// How far one decay pass goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DecayLimit {
+    /// Milliseconds that a slice must have been free.
+    pub(crate) age_millis: u32,
+    /// Bytes of free pages that stay, if slabs were taken within that time.
+    pub(crate) retain_bytes: u64,
+    /// Slices given back at most; a segment that is unmapped counts with its populated ones.
+    pub(crate) slices: u64,
+    /// Segments looked at, at most.
+    pub(crate) visits: usize,
+}
+
+impl DecayLimit {
+    /// Everything of an age.
+    pub(crate) fn all(age_millis: u32) -> Self {
+        Self { age_millis, retain_bytes: 0, slices: u64::MAX, visits: usize::MAX }
+    }
+}
+
 /// What a decay pass gave back.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Decayed {
-    pub(crate) bytes: u64,
+    /// Populated bytes of free slices that were purged.
+    pub(crate) slab_bytes: u64,
+    /// Segments unmapped.
     pub(crate) segments: u64,
+    /// Populated bytes that went with them.
+    pub(crate) segment_bytes: u64,
+    /// Bytes that the backing refused to purge.
+    pub(crate) refused_bytes: u64,
+    /// Whether the limit ended the pass before it had been everywhere.
+    pub(crate) more: bool,
 }
 
-/// Runs purged in one go between two holds of the lock.
-const PURGE_BATCH: usize = 32;
-/// Segments without a slab that stay mapped.
-const SPARE_SEGMENTS: u64 = 1;
+/// What a batch of a pass holds: purged in one go between two holds of the lock.
+const BATCH: usize = 32;
 
 impl Pool {
     pub(crate) const fn new() -> Self {
         Self {
-            inner: CountedLock::new(Segments { available: ptr::null() }),
+            inner: CountedLock::new(Segments::new()),
             figures: Figures {
                 segments: Counter::new(),
                 mapped_total: Counter::new(),
@@ -75,10 +97,11 @@ impl Pool {
                 clean_slices: Counter::new(),
                 purged_bytes: Counter::new(),
                 purges: Counter::new(),
+                refused_purges: Counter::new(),
                 slabs_returned: Counter::new(),
                 class_slabs: [const { Counter::new() }; MAX_CLASSES],
             },
-            last_decay: Figure::new(0),
+            last_take: Figure::new(0),
         }
     }
 
@@ -113,29 +136,26 @@ impl Pool {
         self.figures.segments.add(1);
         self.figures.mapped_total.add(1);
         self.figures.clean_slices.add(u64::from(ALL_FREE.count_ones()));
-        pool.link(segment);
+        pool.insert(segment);
         // Another thread may have brought slices meanwhile; the new segment surely has some.
         let (segment, first) = pool.find(slices)?;
         Some(self.carve(&mut pool, segment, first, class, info, owner))
     }
 
     /// Takes an empty slab back from its owner, unused since a moment in coarse milliseconds.
-    /// Returns whether a decay pass is due.
     ///
     /// # Safety
     /// The caller owns the slab, which holds no block in use and is in no list, and gives it up.
     pub(crate) unsafe fn give(
         &self,
-        slab: &Slab,
+        slab: &'static Slab,
         since: u32,
-        decay_millis: u32,
         threshold: &ContentionThreshold,
-    ) -> bool {
+    ) {
         let segment = slab.segment();
         let first = slab.first_slice();
         let slices = slab.slices.get() as usize;
         let mask = run_mask(first, slices);
-        let now = os::coarse_millis();
         let mut pool = self.inner.lock(threshold);
         segment.owners[first].set(Owner::NONE);
         self.figures.class_slabs[slab.class.get() as usize].sub(1);
@@ -144,70 +164,113 @@ impl Pool {
         for slice in first..first + slices {
             segment.freed_at[slice].set(since);
         }
-        segment.dirty.set(segment.dirty.get() | mask);
-        pool.add_free(segment, mask);
-        let due = now.wrapping_sub(self.last_decay.get()) > decay_millis;
-        if due {
-            self.last_decay.set(now);
-        }
-        due
+        pool.give(segment, mask, mask);
     }
 
-    /// Purges free slices that have been populated for at least `age_millis`, and unmaps segments
-    /// that hold nothing.
+    /// Gives back free slices that have been populated for at least an age, and unmaps segments that
+    /// hold nothing, as far as the limit goes.
     pub(crate) fn decay(
         &self,
-        age_millis: u32,
+        limit: DecayLimit,
         backing: &dyn Backing,
         threshold: &ContentionThreshold,
     ) -> Decayed {
         let mut total = Decayed::default();
+        let now = os::coarse_millis();
+        let idle = now.wrapping_sub(self.last_take.get()) >= limit.age_millis;
+        let retained = if idle { 0 } else { limit.retain_bytes / SLICE_BYTES as u64 };
+        let above = self.figures.dirty_slices.get().saturating_sub(retained);
+        let aging = self.inner.lock(threshold).aging();
+        let mut pass = Pass {
+            now,
+            age: limit.age_millis,
+            slices: above.min(limit.slices),
+            visits: aging.min(limit.visits),
+            surplus: true,
+        };
         loop {
-            let mut batch = [(ptr::null::<Segment>(), 0u64); PURGE_BATCH];
-            let taken = self.inner.lock(threshold).take_expired(&mut batch, age_millis);
-            if taken == 0 {
+            let mut batch = [None; BATCH];
+            if self.take_expired(&mut pass, &mut batch, threshold) == 0 {
                 break;
             }
-            let mut done = [0u64; PURGE_BATCH];
-            let mut calls = 0;
-            for (at, &(segment, mask)) in batch[..taken].iter().enumerate() {
-                let mut left = mask;
-                while left != 0 {
-                    let first = left.trailing_zeros() as usize;
-                    let run = (left >> first).trailing_ones() as usize;
-                    let run_bits = run_mask(first, run);
-                    left &= !run_bits;
-                    let start = segment.cast_mut().cast::<u8>().wrapping_add(first * SLICE_BYTES);
-                    let start = NonNull::new(start);
-                    calls += 1;
-                    // SAFETY: the slices are in no mask, so they are ours alone (rule P1).
-                    if start.is_some_and(|s| unsafe { backing.purge(s, run * SLICE_BYTES) }) {
-                        done[at] |= run_bits;
-                    }
+            let mut done = [0u64; BATCH];
+            for (place, done) in batch.iter().zip(&mut done) {
+                match *place {
+                    Some(Expired::Slices(segment, mask)) => *done = purge(segment, mask, backing),
+                    Some(Expired::Whole(segment, _)) => unmap(segment, backing),
+                    None => break,
                 }
             }
-            let mut pool = self.inner.lock(threshold);
-            self.figures.purges.add(calls);
-            let mut refused = false;
-            for (at, &(segment, mask)) in batch[..taken].iter().enumerate() {
-                // SAFETY: a segment with slices in no mask is not unmapped.
-                let segment = unsafe { &*segment };
-                let clean = u64::from(done[at].count_ones());
-                refused |= done[at] != mask;
-                segment.dirty.set(segment.dirty.get() | mask & !done[at]);
-                pool.add_free(segment, mask);
-                self.figures.dirty_slices.sub(clean);
-                self.figures.clean_slices.add(clean);
-                self.figures.purged_bytes.add(clean * SLICE_BYTES as u64);
-                total.bytes += clean * SLICE_BYTES as u64;
-            }
-            // Slices that the backing keeps populated would be found expired again at once.
-            if refused || taken < PURGE_BATCH {
-                break;
+            self.put_back(&batch, &done, &mut total, threshold);
+        }
+        total.more = (pass.visits == 0 && aging > limit.visits)
+            || (pass.slices == 0 && above > limit.slices);
+        total
+    }
+
+    /// Takes slices that have expired out under the lock, and segments that are to be unmapped;
+    /// returns how many places of the batch are filled.
+    fn take_expired(
+        &self,
+        pass: &mut Pass,
+        batch: &mut [Option<Expired>; BATCH],
+        threshold: &ContentionThreshold,
+    ) -> usize {
+        let mut pool = self.inner.lock(threshold);
+        let f = &self.figures;
+        for (taken, place) in batch.iter_mut().enumerate() {
+            *place = pool.take_expired(pass);
+            match *place {
+                None => return taken,
+                Some(Expired::Slices(..)) => {}
+                Some(Expired::Whole(_, populated)) => {
+                    f.segments.sub(1);
+                    f.unmapped_total.add(1);
+                    f.dirty_slices.sub(populated);
+                    f.clean_slices.sub(u64::from(ALL_FREE.count_ones()) - populated);
+                }
             }
         }
-        total.segments = self.unmap_empty(backing, threshold);
-        total
+        BATCH
+    }
+
+    /// Puts the slices of a batch back, of which `done` are purged, and counts what went.
+    fn put_back(
+        &self,
+        batch: &[Option<Expired>; BATCH],
+        done: &[u64; BATCH],
+        total: &mut Decayed,
+        threshold: &ContentionThreshold,
+    ) {
+        let mut pool = self.inner.lock(threshold);
+        let f = &self.figures;
+        for (place, &done) in batch.iter().zip(done) {
+            match *place {
+                None => break,
+                Some(Expired::Slices(segment, mask)) => {
+                    pool.give(segment, mask, mask & !done);
+                    let (clean, kept) = (done.count_ones(), (mask & !done).count_ones());
+                    f.dirty_slices.sub(u64::from(clean));
+                    f.clean_slices.add(u64::from(clean));
+                    f.purges.add(1);
+                    f.refused_purges.add(u64::from(kept > 0));
+                    f.purged_bytes.add(u64::from(clean) * SLICE_BYTES as u64);
+                    total.slab_bytes += u64::from(clean) * SLICE_BYTES as u64;
+                    total.refused_bytes += u64::from(kept) * SLICE_BYTES as u64;
+                }
+                Some(Expired::Whole(_, populated)) => {
+                    let bytes = populated * SLICE_BYTES as u64 + Segment::head_bytes() as u64;
+                    f.purged_bytes.add(bytes);
+                    total.segments += 1;
+                    total.segment_bytes += bytes;
+                }
+            }
+        }
+    }
+
+    /// Whether there are free slices that have pages.
+    pub(crate) fn has_dirty(&self) -> bool {
+        self.figures.dirty_slices.get() > 0
     }
 
     /// Slabs of a class in use.
@@ -224,7 +287,7 @@ impl Pool {
 
     /// Bytes of segment heads.
     pub(crate) fn head_bytes(&self) -> u64 {
-        self.figures.segments.get() * HEAD_BYTES as u64
+        self.figures.segments.get() * Segment::head_bytes() as u64
     }
 
     /// Address space of segments without pages: clean slices and the heads' untouched rest.
@@ -244,6 +307,7 @@ impl Pool {
             free_clean_bytes: f.clean_slices.get() * SLICE_BYTES as u64,
             purged_bytes_total: f.purged_bytes.get(),
             purges_total: f.purges.get(),
+            refused_purges_total: f.refused_purges.get(),
             slabs_returned_total: f.slabs_returned.get(),
         }
     }
@@ -252,8 +316,8 @@ impl Pool {
         self.inner.snapshot(LockSite::Segments)
     }
 
-    const fn head_rest() -> usize {
-        SLICE_BYTES - HEAD_BYTES
+    fn head_rest() -> usize {
+        SLICE_BYTES - Segment::head_bytes()
     }
 
     /// Cuts a slab out of a segment's free slices. The lock is held.
@@ -267,16 +331,11 @@ impl Pool {
         owner: Owner,
     ) -> &'static Slab {
         let slices = info.slices as usize;
-        let mask = run_mask(first, slices);
-        let dirty = u64::from((segment.dirty.get() & mask).count_ones());
+        let dirty = pool.take(segment, run_mask(first, slices));
         self.figures.dirty_slices.sub(dirty);
         self.figures.clean_slices.sub(slices as u64 - dirty);
         self.figures.class_slabs[class].add(1);
-        segment.dirty.set(segment.dirty.get() & !mask);
-        segment.free.set(segment.free.get() & !mask);
-        if segment.free.get() == 0 {
-            pool.unlink(segment);
-        }
+        self.last_take.set(os::coarse_millis());
         for slice in first..first + slices {
             segment.first[slice].set(first as u8);
         }
@@ -285,130 +344,32 @@ impl Pool {
         segment.owners[first].set(owner);
         slab
     }
-
-    fn unmap_empty(&self, backing: &dyn Backing, threshold: &ContentionThreshold) -> u64 {
-        let mut unmapped = 0;
-        loop {
-            let segment = {
-                let mut pool = self.inner.lock(threshold);
-                let Some(segment) = pool.take_empty() else { return unmapped };
-                self.figures.segments.sub(1);
-                self.figures.unmapped_total.add(1);
-                self.figures.clean_slices.sub(u64::from(ALL_FREE.count_ones()));
-                segment
-            };
-            SegmentMap::set(segment.addr(), Kind::Foreign);
-            unmapped += 1;
-            if let Some(base) = NonNull::new(segment.cast_mut().cast::<u8>()) {
-                // SAFETY: no slab, no list and no mask names the segment any more; no block of it
-                // is out, so nobody reads its head (rule S3).
-                unsafe { backing.unmap(base, SEGMENT_BYTES) };
-            }
-        }
-    }
 }
 
-impl Segments {
-    /// A run of free slices. Segments are asked most recently freed first.
-    fn find(&self, slices: usize) -> Option<(&'static Segment, usize)> {
-        let mut at = self.available;
-        // SAFETY: listed segments are mapped, and their links are the lock holder's (rule P1).
-        while let Some(segment) = unsafe { at.as_ref() } {
-            if let Some(first) = segment.find_run(slices) {
-                return Some((segment, first));
-            }
-            at = segment.next.get();
-        }
-        None
-    }
-
-    /// Marks slices free and lists their segment if it was not.
-    fn add_free(&mut self, segment: &Segment, mask: u64) {
-        let before = segment.free.get();
-        debug_check!(before & mask == 0, "slices were freed twice");
-        segment.free.set(before | mask);
-        if before == 0 {
-            self.link(segment);
+/// Purges slices that are in no mask, a call for each run; returns those that the backing purged.
+fn purge(segment: &Segment, mask: u64, backing: &dyn Backing) -> u64 {
+    let mut done = 0;
+    let mut left = mask;
+    while left != 0 {
+        let first = left.trailing_zeros() as usize;
+        let run = (left >> first).trailing_ones() as usize;
+        let run_bits = run_mask(first, run);
+        left &= !run_bits;
+        let start = NonNull::new(segment.start().wrapping_add(first * SLICE_BYTES));
+        // SAFETY: the slices are in no mask, so they are ours alone (rule P1).
+        if start.is_some_and(|start| unsafe { backing.purge(start, run * SLICE_BYTES) }) {
+            done |= run_bits;
         }
     }
+    done
+}
 
-    fn link(&mut self, segment: &Segment) {
-        segment.next.set(self.available);
-        segment.prev.set(ptr::null());
-        // SAFETY: as in `find`.
-        if let Some(next) = unsafe { self.available.as_ref() } {
-            next.prev.set(segment);
-        }
-        self.available = segment;
-    }
-
-    fn unlink(&mut self, segment: &Segment) {
-        let (next, prev) = (segment.next.get(), segment.prev.get());
-        // SAFETY: as in `find`.
-        unsafe {
-            match prev.as_ref() {
-                Some(prev) => prev.next.set(next),
-                None => self.available = next,
-            }
-            if let Some(next) = next.as_ref() {
-                next.prev.set(prev);
-            }
-        }
-    }
-
-    /// Takes dirty slices of at least an age out of both masks; returns how many segments of the
-    /// batch were filled.
-    fn take_expired(
-        &mut self,
-        batch: &mut [(*const Segment, u64); PURGE_BATCH],
-        age_millis: u32,
-    ) -> usize {
-        let now = os::coarse_millis();
-        let mut taken = 0;
-        let mut at = self.available;
-        // SAFETY: as in `find`.
-        while let Some(segment) = unsafe { at.as_ref() }
-            && taken < PURGE_BATCH
-        {
-            at = segment.next.get();
-            let mut expired = 0;
-            let mut left = segment.dirty.get();
-            while left != 0 {
-                let slice = left.trailing_zeros() as usize;
-                left &= left - 1;
-                if now.wrapping_sub(segment.freed_at[slice].get()) >= age_millis {
-                    expired |= 1 << slice;
-                }
-            }
-            if expired != 0 {
-                segment.dirty.set(segment.dirty.get() & !expired);
-                segment.free.set(segment.free.get() & !expired);
-                if segment.free.get() == 0 {
-                    self.unlink(segment);
-                }
-                batch[taken] = (segment, expired);
-                taken += 1;
-            }
-        }
-        taken
-    }
-
-    /// Takes out a segment without slab and without populated slices, if more than the spare ones
-    /// are there.
-    fn take_empty(&mut self) -> Option<*const Segment> {
-        let mut empty = 0;
-        let mut at = self.available;
-        // SAFETY: as in `find`.
-        while let Some(segment) = unsafe { at.as_ref() } {
-            if segment.free.get() == ALL_FREE && segment.dirty.get() == 0 {
-                empty += 1;
-                if empty > SPARE_SEGMENTS {
-                    self.unlink(segment);
-                    return Some(segment);
-                }
-            }
-            at = segment.next.get();
-        }
-        None
+/// Gives a segment's address space back.
+fn unmap(segment: &Segment, backing: &dyn Backing) {
+    SegmentMap::set(segment.start().addr(), Kind::Foreign);
+    if let Some(base) = NonNull::new(segment.start()) {
+        // SAFETY: no slab, no list and no mask names the segment any more; no block of it is out,
+        // so nobody reads its head (rule S3).
+        unsafe { backing.unmap(base, SEGMENT_BYTES) };
     }
 }

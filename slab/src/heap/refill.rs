@@ -52,9 +52,11 @@ impl Heap {
             }
             shard.refills[class].add(1);
             self.note_in_use(class, Some(shard));
-            if shard.outbox.is_old(os::coarse_millis()) {
+            let now = os::coarse_millis();
+            if shard.outbox.is_old(now) {
                 self.post_outbox(shard);
             }
+            self.decay_on_the_way(now);
             // First, so that what others freed, of any class, waits for one slow path at most.
             self.drain(shard);
             if shard.next_current(class, &self.purged_in_slabs) {

@@ -250,7 +250,7 @@ impl Heap {
     /// As [`drain`](Self::drain).
     unsafe fn drain_telling(&self, shard: &Shard, passed_on: impl Fn(&Shard)) -> u64 {
         let mut blocks = 0;
-        let mut head: Block = shard.inbox.0.take().cast();
+        let mut head: Block = shard.inbox.0.take();
         while !head.is_null() {
             // SAFETY: what the swap took is ours alone; every posted chain carries its word.
             unsafe {
@@ -301,18 +301,15 @@ impl Heap {
     /// # Safety
     /// As [`give_slab`](Self::give_slab).
     pub(crate) unsafe fn give_slab_unused_since(&self, slab: SlabPtr, since: u32) {
-        let decay = self.decay_millis();
         // SAFETY: by contract.
-        let due = unsafe {
+        unsafe {
             let purged = (*slab).purged_bytes();
             if purged > 0 {
                 self.purged_in_slabs.sub(purged);
             }
-            self.pool.give(&*slab, since, decay, &self.threshold)
-        };
-        if due {
-            self.pool.decay(decay, self.backing, &self.threshold);
+            self.pool.give(&*slab, since, &self.threshold);
         }
+        self.decay_on_the_way(os::coarse_millis());
     }
 
     /// Takes back what was posted to a shard that nobody will look at soon: an idle one, or one
@@ -331,7 +328,9 @@ impl Heap {
             // What is passed on from here waits for its owner: visiting on and on would take as
             // much stack as there are shards.
             // SAFETY: claimed.
-            unsafe { self.drain_telling(shard, |_| ()) };
+            if unsafe { self.drain_telling(shard, |_| ()) } > 0 {
+                shard.forget_purge();
+            }
             shard.lease.unclaim();
         }
     }

@@ -2,83 +2,100 @@
 //!
 //! Owns the pass over parked and idle shards. Protocol: a shard is claimed (its thread, should it
 //! wake, uses the bucket tier meanwhile), drained, and let go. One that has rested for the decay time
-//! is also relieved of its empty slabs and of the pages of partly used ones that hold free blocks
+//! is also *relieved*: of its empty slabs and of the pages of partly used ones that hold free blocks
 //! only; if it is idle, its partly used slabs go to the buckets, where active shards take them
-//! before fresh ones. Then the pool decays.
+//! before fresh ones. A shard relieved once in a rest is left alone until somebody frees into it.
+//! Then the pool decays.
 
 use std::ptr::NonNull;
 
-use super::{Heap, local};
+use super::Heap;
+use super::pool::DecayLimit;
 use crate::layout::Block;
-use crate::os;
 use crate::shard::Shard;
 use crate::shard::lease::{LeaseWord, Take};
-use crate::stats::{PurgeReport, ScavengeReport};
+use crate::stats::ScavengeReport;
+
+/// How many ranges of partly used slabs may be purged, and what came of it.
+#[derive(Debug)]
+pub(crate) struct RangeBudget {
+    left: usize,
+    /// Whether a range was left alone for want of budget.
+    pub(crate) spent: bool,
+    /// Bytes that the backing refused to purge.
+    pub(crate) refused_bytes: u64,
+}
+
+impl RangeBudget {
+    pub(crate) fn of(ranges: usize) -> Self {
+        Self { left: ranges, spent: false, refused_bytes: 0 }
+    }
+
+    /// Runs a purge if the budget has one left; returns whether the range was purged.
+    fn run(&mut self, bytes: usize, purge: impl FnOnce() -> bool) -> bool {
+        if self.left == 0 {
+            self.spent = true;
+            return false;
+        }
+        self.left -= 1;
+        let done = purge();
+        if !done {
+            self.refused_bytes += bytes as u64;
+        }
+        done
+    }
+}
+
+/// What a pass gave back and met, beyond what its report says.
+#[derive(Debug, Default)]
+pub(crate) struct Pass {
+    pub(crate) report: ScavengeReport,
+    /// Bytes of free slices.
+    pub(crate) slab_bytes: u64,
+    /// Bytes within partly used slabs.
+    pub(crate) part_bytes: u64,
+    /// Populated bytes of segments that were unmapped.
+    pub(crate) segment_bytes: u64,
+    /// Bytes that the backing refused to purge.
+    pub(crate) refused_bytes: u64,
+    /// Shards that another scavenger had.
+    pub(crate) shards_contested: usize,
+}
 
 impl Heap {
     /// Claims parked and idle shards, drains their inboxes, returns their empty slabs, and gives
-    /// free pages older than the decay back to the operating system.
+    /// free pages older than the decay back to the operating system, but for the
+    /// [retain budget](Self::set_retain).
     ///
     /// Never blocks but for short locks and the system calls that give pages back; never allocates.
     /// Several threads may scavenge at once.
     pub fn scavenge(&self) -> ScavengeReport {
-        self.scavenge_with(self.decay_millis())
+        self.scavenge_with(self.unbounded_decay()).report
     }
 
-    /// Scavenges, and gives every free page back whatever its age. The calling thread's own shard
-    /// is flushed and relieved of its empty slabs first.
-    ///
-    /// The report tells what was given back and what could not be reached: shards that running
-    /// threads hold, and free blocks in slabs that still hold live ones.
-    pub fn purge(&self) -> PurgeReport {
-        let mut slabs_returned = 0;
-        let own = local::shard();
-        if !own.is_sentinel() {
-            self.settle(own);
-            // SAFETY: the thread has the lease.
-            slabs_returned += unsafe { self.return_empty_slabs(own, os::coarse_millis()) };
-        }
-        for class in 0..self.table.len() {
-            while let Some(slab) = self.buckets[class].take_empty(&self.threshold) {
-                // SAFETY: the bucket gave the slab up.
-                unsafe { self.give_slab(slab) };
-                slabs_returned += 1;
-            }
-        }
-        let mut scavenged = self.scavenge_with(0);
-        scavenged.slabs_returned += slabs_returned;
-        let own_shards = usize::from(!own.is_sentinel());
-        PurgeReport {
-            unreachable_shards: scavenged.shards_leased.saturating_sub(own_shards),
-            pinned_free_bytes: self.free_block_bytes(),
-            scavenged,
-        }
-    }
-
-    fn scavenge_with(&self, age_millis: u32) -> ScavengeReport {
-        let mut report = ScavengeReport::default();
+    pub(crate) fn scavenge_with(&self, limit: DecayLimit) -> Pass {
+        let mut pass = Pass::default();
+        let mut budget = RangeBudget::of(usize::MAX);
         for shard in self.shards.iter() {
             if shard.lease.try_claim() != Take::Taken {
-                report.shards_leased += 1;
+                match shard.lease.word() {
+                    LeaseWord::CLAIMED | LeaseWord::CLAIMED_HOMED => pass.shards_contested += 1,
+                    _ => pass.report.shards_leased += 1,
+                }
                 continue;
             }
             shard.counters.claims.add(1);
-            report.shards_claimed += 1;
+            pass.report.shards_claimed += 1;
             // SAFETY: claimed.
             unsafe {
                 self.post_outbox(shard);
                 let drained = self.drain(shard);
-                report.blocks_drained += drained;
-                if shard.resting_millis() >= age_millis {
-                    let since = shard.resting_since.get();
-                    report.slabs_returned += self.return_empty_slabs(shard, since);
-                    if drained > 0 || !shard.purged_in_this_rest() {
-                        self.tell_all(shard);
-                        report.bytes_purged += self.purge_partial_slabs(shard);
-                    }
-                    if shard.lease.word() == LeaseWord::CLAIMED {
-                        self.share_partial_slabs(shard);
-                    }
+                pass.report.blocks_drained += drained;
+                if drained > 0 {
+                    shard.forget_purge();
+                }
+                if shard.resting_millis() >= limit.age_millis {
+                    self.relieve(shard, &mut budget, &mut pass);
                 }
             }
             shard.lease.unclaim();
@@ -88,13 +105,62 @@ impl Heap {
             if let Some(slab) = self.buckets[class].take_empty(&self.threshold) {
                 // SAFETY: the bucket gave the slab up.
                 unsafe { self.give_slab(slab) };
-                report.slabs_returned += 1;
+                pass.report.slabs_returned += 1;
             }
         }
-        let decayed = self.pool.decay(age_millis, self.backing, &self.threshold);
-        report.bytes_purged += decayed.bytes;
-        report.segments_unmapped = decayed.segments;
-        report
+        let decayed = self.pool.decay(limit, self.backing, &self.threshold);
+        pass.slab_bytes = decayed.slab_bytes;
+        pass.segment_bytes = decayed.segment_bytes;
+        pass.refused_bytes = decayed.refused_bytes + budget.refused_bytes;
+        pass.report.bytes_purged = pass.slab_bytes + pass.part_bytes + pass.segment_bytes;
+        pass.report.segments_unmapped = decayed.segments;
+        pass
+    }
+
+    /// Relieves one shard that has rested for an age and was not relieved since, if there is one, as
+    /// far as the budget goes. Returns whether there is more to do.
+    pub(crate) fn relieve_one(&self, age_millis: u32, budget: &mut RangeBudget) -> bool {
+        let waits = |shard: &&Shard| {
+            let sleeps = matches!(shard.lease.word(), LeaseWord::IDLE | LeaseWord::PARKED);
+            sleeps && !shard.purged_in_this_rest() && shard.resting_millis() >= age_millis
+        };
+        let mut waiting = self.shards.iter().filter(waits);
+        let Some(shard) = waiting.find(|shard| shard.lease.try_claim() == Take::Taken) else {
+            return false;
+        };
+        shard.counters.claims.add(1);
+        // SAFETY: claimed.
+        unsafe {
+            self.post_outbox(shard);
+            self.drain(shard);
+            self.relieve(shard, budget, &mut Pass::default());
+        }
+        shard.lease.unclaim();
+        budget.spent || waiting.next().is_some()
+    }
+
+    /// Takes from a resting shard what it does not need: empty slabs, the pages of free blocks, and
+    /// if no thread waits for it, partly used slabs.
+    ///
+    /// # Safety
+    /// The caller has claimed the shard.
+    unsafe fn relieve(&self, shard: &Shard, budget: &mut RangeBudget, pass: &mut Pass) {
+        let since = shard.resting_since.get();
+        // SAFETY: by contract, for all calls below.
+        unsafe {
+            pass.report.slabs_returned += self.return_empty_slabs(shard, since);
+            if !shard.purged_in_this_rest() {
+                self.tell_all(shard);
+                pass.part_bytes += self.purge_partial_slabs(shard, budget);
+                if budget.spent {
+                    return;
+                }
+                shard.note_purge();
+            }
+            if shard.lease.word() == LeaseWord::CLAIMED {
+                self.share_partial_slabs(shard);
+            }
+        }
     }
 
     /// Gives the shard's slabs without blocks in use to the pool, unused since a moment in coarse
@@ -121,22 +187,27 @@ impl Heap {
     ///
     /// # Safety
     /// The caller has the shard.
-    unsafe fn purge_partial_slabs(&self, shard: &Shard) -> u64 {
+    pub(crate) unsafe fn purge_partial_slabs(
+        &self,
+        shard: &Shard,
+        budget: &mut RangeBudget,
+    ) -> u64 {
         let mut bytes = 0;
-        let purge = |start: Block, bytes| {
-            // SAFETY: the range is a whole number of pages of a slab of the shard's, and holds free
-            // blocks only.
-            NonNull::new(start).is_some_and(|start| unsafe { self.backing.purge(start, bytes) })
+        let mut purge = |start: Block, bytes: usize| {
+            budget.run(bytes, || {
+                // SAFETY: the range is a whole number of pages of a slab of the shard's, and holds
+                // free blocks only.
+                NonNull::new(start).is_some_and(|start| unsafe { self.backing.purge(start, bytes) })
+            })
         };
         for class in 0..self.table.len() {
             // SAFETY: by contract.
             unsafe {
                 shard.for_each_partial(class, |slab| {
-                    bytes += slab.purge_parts(shard.key(), &self.purged_in_slabs, purge);
+                    bytes += slab.purge_parts(shard.key(), &self.purged_in_slabs, &mut purge);
                 });
             }
         }
-        shard.note_purge();
         bytes
     }
 

@@ -53,7 +53,7 @@ impl Slab {
         &self,
         key: LinkKey,
         purged_bytes: &SharedCounter,
-        purge: impl Fn(Block, usize) -> bool,
+        mut purge: impl FnMut(Block, usize) -> bool,
     ) -> u64 {
         if self.free.get().is_null() {
             return 0;

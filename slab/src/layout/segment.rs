@@ -1,7 +1,7 @@
 //! Segments: 4 MiB of aligned address space, cut into 64 KiB slices, with everything that is known
 //! about them in the first slice's head.
 //!
-//! Owns the head's layout. The pool's lock guards `free`, `dirty`, `freed_at` and the links; the
+//! Owns the head's layout. The pool's lock guards `free`, `dirty`, `freed_at`, `bin` and the links; the
 //! `first` table is written by the pool before a slab is handed out and read by whoever holds a
 //! block of it (rule S2); owner words and slab metadata have rules of their own (S1, O1).
 //!
@@ -15,6 +15,7 @@ use super::map::HeapId;
 use super::owner::OwnerCell;
 use super::slab::Slab;
 use crate::counter::Figure;
+use crate::os;
 
 /// Bytes of a segment, and its alignment.
 pub(crate) const SEGMENT_BYTES: usize = 4 << 20;
@@ -22,8 +23,6 @@ pub(crate) const SEGMENT_BYTES: usize = 4 << 20;
 pub(crate) const SLICE_BYTES: usize = 64 << 10;
 /// Slices of a segment, the head's included.
 pub(crate) const SLICES: usize = SEGMENT_BYTES / SLICE_BYTES;
-/// Bytes of the head that are ever touched, in pages of the largest page size that is common.
-pub(crate) const HEAD_BYTES: usize = size_of::<Segment>().next_multiple_of(4096);
 
 /// All slices but the head's.
 pub(crate) const ALL_FREE: u64 = !1;
@@ -56,9 +55,12 @@ pub(crate) struct Segment {
     pub(crate) free: Cell<u64>,
     /// Free slices whose pages are populated. Subset of `free`. Pool lock.
     pub(crate) dirty: Cell<u64>,
-    /// Neighbours in the pool's list of segments with free slices. Pool lock.
-    pub(crate) next: Cell<*const Segment>,
-    pub(crate) prev: Cell<*const Segment>,
+    /// Neighbours among segments with as much room. Pool lock.
+    pub(crate) by_room: Links,
+    /// Neighbours among segments with dirty slices. Pool lock.
+    pub(crate) by_age: Links,
+    /// Which of the pool's lists `by_room` is in; see `heap/segments.rs`. Pool lock.
+    pub(crate) bin: Cell<u8>,
     /// When a dirty slice became free, in coarse milliseconds. Pool lock.
     pub(crate) freed_at: [Figure; SLICES],
     /// The first slice of the slab that a slice belongs to.
@@ -67,6 +69,13 @@ pub(crate) struct Segment {
     pub(crate) owners: Owners,
     /// Slab metadata, by first slice.
     pub(crate) slabs: [Slab; SLICES],
+}
+
+/// A segment's neighbours in a list.
+#[derive(Debug)]
+pub(crate) struct Links {
+    pub(crate) next: Cell<*const Segment>,
+    pub(crate) prev: Cell<*const Segment>,
 }
 
 /// The owner words, on cache lines of their own.
@@ -138,6 +147,11 @@ impl Segment {
         segment
     }
 
+    /// Address of the segment's first byte.
+    pub(crate) fn start(&self) -> *mut u8 {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+
     pub(crate) fn kind(&self) -> HeadKind {
         self.kind
     }
@@ -151,14 +165,39 @@ impl Segment {
         (ptr::from_ref(slab).addr() - self.slabs.as_ptr().addr()) / size_of::<Slab>()
     }
 
-    /// Finds `n` free slices side by side, preferring populated ones; returns the first's number.
-    pub(crate) fn find_run(&self, n: usize) -> Option<usize> {
-        run_in(self.dirty.get(), n).or_else(|| run_in(self.free.get(), n))
+    /// Bytes of the head that are ever touched, in whole pages of this machine.
+    pub(crate) fn head_bytes() -> usize {
+        size_of::<Segment>().next_multiple_of(os::page_size())
+    }
+
+    /// Dirty slices that have been free for at least `age` at `now`, in coarse milliseconds.
+    pub(crate) fn expired(&self, now: u32, age: u32) -> u64 {
+        let mut expired = 0;
+        let mut left = self.dirty.get();
+        while left != 0 {
+            let slice = left.trailing_zeros() as usize;
+            left &= left - 1;
+            if now.wrapping_sub(self.freed_at[slice].get()) >= age {
+                expired |= 1 << slice;
+            }
+        }
+        expired
     }
 }
 
+/// The most bits in a row that are set, or `most` if there are more.
+pub(crate) fn longest_run(mask: u64, most: usize) -> usize {
+    let mut starts = mask;
+    let mut run = 0;
+    while starts != 0 && run < most {
+        starts &= starts >> 1;
+        run += 1;
+    }
+    run
+}
+
 /// The lowest bit that starts `n` set bits in a row.
-fn run_in(mask: u64, n: usize) -> Option<usize> {
+pub(crate) fn run_in(mask: u64, n: usize) -> Option<usize> {
     let mut starts = mask;
     let mut have = 1;
     // After each step a set bit means "a run of `have` set bits starts here"; doubling needs only
@@ -187,6 +226,7 @@ mod tests {
         fn runs_are_found_exactly_when_they_exist(mask: u64, n in 1usize..64) {
             let expected = (0..=64 - n).find(|&at| mask & run_mask(at, n) == run_mask(at, n));
             prop_assert_eq!(run_in(mask, n), expected);
+            prop_assert_eq!(longest_run(mask, n) == n, expected.is_some());
         }
     }
 }

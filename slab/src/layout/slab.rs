@@ -102,8 +102,7 @@ impl Slab {
 
     /// Address of the slab's first byte.
     pub(crate) fn start(&self) -> *mut u8 {
-        let segment = ptr::from_ref(self.segment()).cast_mut().cast::<u8>();
-        segment.wrapping_add(self.first_slice() * SLICE_BYTES)
+        self.segment().start().wrapping_add(self.first_slice() * SLICE_BYTES)
     }
 
     /// Whether `block` is the address of one of the slab's blocks. For whoever has a block of it:

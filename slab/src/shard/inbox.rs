@@ -42,11 +42,11 @@ impl<N: Post> Inbox<N> {
         Self { first: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// Posts a node.
+    /// Posts a node; returns whether it found the inbox empty.
     ///
     /// # Safety
     /// The caller has exclusive use of `node`, valid until taken, and gives it up.
-    pub unsafe fn post(&self, node: *mut N) {
+    pub unsafe fn post(&self, node: *mut N) -> bool {
         // Release pairs with the acquire swap in `take`: an owner that takes the node sees the
         // links and all that the freeing thread wrote; one that swapped before does not see the
         // node at all.
@@ -61,10 +61,15 @@ impl<N: Post> Inbox<N> {
             // SAFETY: until the exchange succeeds the node is the caller's.
             unsafe { N::set_next(node, first) };
             match self.first.compare_exchange_weak(first, node, order, Ordering::Relaxed) {
-                Ok(_) => return,
+                Ok(_) => return first.is_null(),
                 Err(seen) => first = seen,
             }
         }
+    }
+
+    /// Whether nothing waits; advice, for gauges. Relaxed: the value is not read through.
+    pub fn is_empty(&self) -> bool {
+        self.first.load(Ordering::Relaxed).is_null()
     }
 
     /// Takes everything: the first node of a list, or null.

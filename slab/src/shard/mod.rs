@@ -65,7 +65,7 @@ mod imp {
         pub(crate) outbox: Outbox,
         pub(crate) counters: ShardCounters,
         /// Where others post. On a cache line that the owner's fast path never touches.
-        pub(crate) inbox: Apart<Inbox<InboxNode>>,
+        pub(crate) inbox: Apart<Inbound>,
         pub(crate) lease: Lease,
         /// Coarse milliseconds at which the shard was last parked or given back.
         pub(crate) resting_since: Figure,
@@ -88,6 +88,14 @@ mod imp {
         pub(crate) drained_blocks: Counter,
         pub(crate) drained_batches: Counter,
         pub(crate) forwarded_batches: Counter,
+    }
+
+    /// What others post to.
+    pub(crate) struct Inbound {
+        inbox: Inbox<InboxNode>,
+        /// When the inbox was last found empty by a post, in coarse milliseconds. Written after the
+        /// post, so it may be a post late: a gauge.
+        since: Figure,
     }
 
     /// A value on cache lines of its own; two, because processors fetch them in pairs.
@@ -133,7 +141,7 @@ mod imp {
                     drained_batches: Counter::new(),
                     forwarded_batches: Counter::new(),
                 },
-                inbox: Apart(Inbox::new()),
+                inbox: Apart(Inbound { inbox: Inbox::new(), since: Figure::new(0) }),
                 lease: Lease::new_leased(),
                 resting_since: Figure::new(0),
                 purged_rest: Figure::new(0),
@@ -190,6 +198,11 @@ mod imp {
             self.purged_rest.get() == self.resting_since.get()
         }
 
+        /// Makes that a "no": blocks came back since. The holder only.
+        pub(crate) fn forget_purge(&self) {
+            self.purged_rest.set(self.resting_since.get().wrapping_sub(1));
+        }
+
         /// Notes that they were. The holder only.
         pub(crate) fn note_purge(&self) {
             self.purged_rest.set(self.resting_since.get());
@@ -214,8 +227,24 @@ mod imp {
             // SAFETY: the caller owns the blocks; `head` is the chain's first.
             unsafe {
                 word.write(head);
-                self.inbox.0.post(head.cast());
+                if self.inbox.0.inbox.post(head.cast()) {
+                    self.inbox.0.since.set(crate::os::coarse_millis());
+                }
             }
+        }
+
+        /// Milliseconds that the oldest posted chain has waited, if one waits. Any thread.
+        pub(crate) fn inbox_millis(&self) -> Option<u32> {
+            let since = self.inbox.0.since.get();
+            let waits = !self.inbox.0.inbox.is_empty();
+            waits.then(|| crate::os::coarse_millis().wrapping_sub(since))
+        }
+    }
+
+    impl Inbound {
+        /// Takes everything that was posted: the first chain, or null. The holder only.
+        pub(crate) fn take(&self) -> Block {
+            self.inbox.take().cast()
         }
     }
 

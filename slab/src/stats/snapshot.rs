@@ -161,6 +161,8 @@ pub struct ShardSnapshot {
     pub forwarded_batches: u64,
     /// Bytes waiting in its outbox.
     pub outbox_bytes: u64,
+    /// Milliseconds that the oldest batch in its inbox has waited; `None` if the inbox is empty.
+    pub inbox_millis: Option<u64>,
 }
 
 /// What a lock guards.
@@ -270,6 +272,11 @@ pub struct RemoteSnapshot {
     pub forwarded_batches: u64,
     /// Bytes gathered in outboxes and not yet posted.
     pub outbox_bytes: u64,
+    /// Inboxes that hold batches nobody has taken yet.
+    pub pending_inboxes: u64,
+    /// Milliseconds that the oldest batch in an inbox has waited; zero if none waits. An owner that
+    /// blocks without parking lets it grow.
+    pub oldest_inbox_millis: u64,
 }
 
 /// Segments and what was given back.
@@ -288,10 +295,13 @@ pub struct SegmentSnapshot {
     pub free_dirty_bytes: u64,
     /// Free bytes without pages.
     pub free_clean_bytes: u64,
-    /// Bytes purged to the operating system since the heap exists.
+    /// Bytes of free slabs given back to the operating system since the heap exists: purged, or
+    /// unmapped with their segment.
     pub purged_bytes_total: u64,
-    /// Purge calls made since the heap exists.
+    /// Purges made since the heap exists.
     pub purges_total: u64,
+    /// Purges that the system refused, in whole or in part, since the heap exists.
+    pub refused_purges_total: u64,
     /// Slabs that became empty and went back whole, since the heap exists.
     pub slabs_returned_total: u64,
 }
@@ -356,14 +366,49 @@ pub struct ScavengeReport {
     pub segments_unmapped: u64,
 }
 
+/// Bytes that a purge gave back, by what they were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReturnedBytes {
+    /// Free slabs.
+    pub slabs: u64,
+    /// Free blocks in partly used slabs: whole pages of them.
+    pub parts: u64,
+    /// Large blocks kept for reuse.
+    pub large: u64,
+    /// Segments that were unmapped: what was populated in them, heads included.
+    pub segments: u64,
+}
+
+impl ReturnedBytes {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.slabs + self.parts + self.large + self.segments
+    }
+}
+
 /// What a purge gave back, and what it could not reach and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PurgeReport {
     /// The pass over parked and idle shards, and over the calling thread's own.
     pub scavenged: ScavengeReport,
+    /// What went back, by kind.
+    pub returned: ReturnedBytes,
     /// Shards that other running threads hold; their empty slabs stay with them.
     pub unreachable_shards: usize,
-    /// Bytes of free blocks in slabs that still hold live blocks: they cannot go back whole.
+    /// Shards that another scavenger was at work on.
+    pub contested_shards: usize,
+    /// Bytes that other running threads have freed for other owners and not yet posted.
+    pub outbox_bytes: u64,
+    /// Inboxes with posted blocks whose owner runs, or blocks without having parked, and has not
+    /// looked.
+    pub pending_inboxes: usize,
+    /// Milliseconds that the oldest of those posts has waited.
+    pub oldest_inbox_millis: u64,
+    /// Bytes whose pages the system refused to take, because they are locked into memory, say.
+    pub refused_bytes: u64,
+    /// Bytes of free blocks that share their slab, and at least a page of it, with live blocks or
+    /// are held by running threads.
     pub pinned_free_bytes: u64,
 }
