@@ -153,7 +153,7 @@ fn shard_snapshot(shard: &Shard, table: &ClassTable) -> ShardSnapshot {
     let counters = &shard.counters;
     let mut seen = ShardSnapshot {
         state: match shard.lease.word() {
-            LeaseWord::LEASED => ShardState::Leased,
+            LeaseWord::LEASED | LeaseWord::ORPHANED => ShardState::Leased,
             LeaseWord::PARKED => ShardState::Parked,
             LeaseWord::CLAIMED | LeaseWord::CLAIMED_HOMED => ShardState::Claimed,
             _ => ShardState::Idle,
