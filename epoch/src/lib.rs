@@ -68,7 +68,6 @@ mod grace;
 mod guard;
 mod ledger;
 mod participant;
-mod reclaiming;
 mod registry;
 mod retire;
 mod stall;

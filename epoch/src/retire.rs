@@ -9,7 +9,6 @@ use std::ptr::NonNull;
 
 use crate::batch::chunk::Entry;
 use crate::batch::node::{Linked, Reclaim, RetireNode};
-use crate::batch::open::Room;
 use crate::domain::Config;
 use crate::participant::Participant;
 use crate::sync::Ordering;
@@ -74,10 +73,10 @@ impl Participant {
     ///   included.
     #[inline]
     pub unsafe fn retire(&self, node: NonNull<RetireNode>, bytes: usize, reclaim: Reclaim) {
-        let room = self.make_room(bytes);
-        // SAFETY: the caller's promises are rules R1 to R4.
-        let complete = unsafe { self.open().push(self.record(), room, node, reclaim) };
-        self.joined(complete);
+        let bytes = self.make_room(bytes);
+        // SAFETY: the caller's promises are rules R1 to R4; `make_room` saw to the quota.
+        unsafe { self.open().push(node, bytes, reclaim) };
+        self.joined(bytes);
     }
 
     /// Like [`retire`](Self::retire), within the hard limit.
@@ -94,10 +93,10 @@ impl Participant {
         bytes: usize,
         reclaim: Reclaim,
     ) -> Result<(), RetireError<NonNull<RetireNode>>> {
-        let room = self.try_make_room(bytes).map_err(|full| full.map(|()| node))?;
+        let bytes = self.try_make_room(bytes).map_err(|full| full.map(|()| node))?;
         // SAFETY: as in `retire`.
-        let complete = unsafe { self.open().push(self.record(), room, node, reclaim) };
-        self.joined(complete);
+        unsafe { self.open().push(node, bytes, reclaim) };
+        self.joined(bytes);
         Ok(())
     }
 
@@ -131,50 +130,6 @@ impl Participant {
             .map_err(|full| full.map(NonNull::cast))
     }
 
-    /// Retires an object that has no node, because readers may look at every byte of it. The link is
-    /// kept out of line, which allocates about 1 KiB for every 60 objects.
-    ///
-    /// # Safety
-    /// - `object` stays in place until `reclaim` has run, which is called once with it.
-    /// - No reader that takes its guard from now on can find it, and those who found it hold a guard of
-    ///   this domain.
-    /// - `reclaim` may be called on any thread, at any later time, the drop of the domain included.
-    #[inline]
-    pub unsafe fn retire_unlinked(
-        &self,
-        object: NonNull<u8>,
-        bytes: usize,
-        reclaim: unsafe fn(NonNull<u8>),
-    ) {
-        let room = self.make_room(bytes);
-        let entry = Entry { object, reclaim };
-        // SAFETY: the caller's promises are rules R1, R3 and R4.
-        let complete = unsafe { self.open().push_entry(self.record(), room, entry, self.core()) };
-        self.joined(complete);
-    }
-
-    /// Like [`retire_unlinked`](Self::retire_unlinked), within the hard limit.
-    ///
-    /// # Errors
-    /// As for [`try_retire`](Self::try_retire).
-    ///
-    /// # Safety
-    /// As for [`retire_unlinked`](Self::retire_unlinked).
-    #[inline]
-    pub unsafe fn try_retire_unlinked(
-        &self,
-        object: NonNull<u8>,
-        bytes: usize,
-        reclaim: unsafe fn(NonNull<u8>),
-    ) -> Result<(), RetireError<NonNull<u8>>> {
-        let room = self.try_make_room(bytes).map_err(|full| full.map(|()| object))?;
-        let entry = Entry { object, reclaim };
-        // SAFETY: as in `retire_unlinked`.
-        let complete = unsafe { self.open().push_entry(self.record(), room, entry, self.core()) };
-        self.joined(complete);
-        Ok(())
-    }
-
     /// Retires a box, whatever is pending. For objects without a node: allocates about 1 KiB for every
     /// 60 of them.
     ///
@@ -184,8 +139,10 @@ impl Participant {
     ///   this domain.
     #[inline]
     pub unsafe fn retire_box<T: Send + 'static>(&self, object: NonNull<T>) {
+        let bytes = self.make_room(size_of::<T>());
         // SAFETY: the caller's promises; `T` is `Send` and `'static`, so it may drop anywhere, later.
-        unsafe { self.retire_unlinked(object.cast(), size_of::<T>(), drop_box::<T>) }
+        unsafe { self.open().push_entry(Entry::boxed(object), bytes, self.core()) };
+        self.joined(bytes);
     }
 
     /// Like [`retire_box`](Self::retire_box), within the hard limit.
@@ -200,9 +157,11 @@ impl Participant {
         &self,
         object: NonNull<T>,
     ) -> Result<(), RetireError<NonNull<T>>> {
+        let bytes = self.try_make_room(size_of::<T>()).map_err(|full| full.map(|()| object))?;
         // SAFETY: as in `retire_box`.
-        unsafe { self.try_retire_unlinked(object.cast(), size_of::<T>(), drop_box::<T>) }
-            .map_err(|full| full.map(NonNull::cast))
+        unsafe { self.open().push_entry(Entry::boxed(object), bytes, self.core()) };
+        self.joined(bytes);
+        Ok(())
     }
 
     /// Drops `object` after a grace period, whatever is pending. Safe, for the caller owns it alone:
@@ -227,39 +186,44 @@ impl Participant {
         })
     }
 
-    /// Reserves room for an object of `bytes`.
+    /// Reserves room for an object and returns the bytes that it counts for.
     #[inline]
-    pub(crate) fn make_room(&self, bytes: usize) -> Room {
+    pub(crate) fn make_room(&self, bytes: usize) -> u64 {
         let bytes = countable(bytes);
-        match self.open().room(self.record(), bytes) {
-            Some(room) => room,
-            None => self.make_room_slow(bytes),
+        if !self.has_room(bytes) {
+            self.make_room_slow(bytes);
         }
+        bytes
     }
 
     #[inline]
-    pub(crate) fn try_make_room(&self, bytes: usize) -> Result<Room, RetireError<()>> {
+    pub(crate) fn try_make_room(&self, bytes: usize) -> Result<u64, RetireError<()>> {
         let bytes = countable(bytes);
-        match self.open().room(self.record(), bytes) {
-            Some(room) => Ok(room),
-            None => self.try_make_room_slow(bytes),
+        if !self.has_room(bytes) {
+            self.try_make_room_slow(bytes)?;
         }
+        Ok(bytes)
+    }
+
+    #[inline]
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        !self.open().is_empty() && bytes <= self.open().quota()
     }
 
     #[cold]
-    fn make_room_slow(&self, bytes: u64) -> Room {
+    fn make_room_slow(&self, bytes: u64) {
         self.hand_over();
-        self.try_grant(bytes).unwrap_or_else(|_| {
+        if self.try_grant(bytes).is_err() {
             self.core().ledger.reserve(bytes);
-            self.grant(bytes, bytes)
-        })
+            self.grant(bytes);
+        }
     }
 
     #[cold]
-    fn try_make_room_slow(&self, bytes: u64) -> Result<Room, RetireError<()>> {
+    fn try_make_room_slow(&self, bytes: u64) -> Result<(), RetireError<()>> {
         self.hand_over();
-        if let Ok(room) = self.try_grant(bytes) {
-            return Ok(room);
+        if self.try_grant(bytes).is_ok() {
+            return Ok(());
         }
         self.collect();
         self.try_grant(bytes).map_err(|reserved| {
@@ -270,39 +234,38 @@ impl Participant {
         })
     }
 
-    /// Room for an object of `bytes`: that of a whole batch is reserved with it if none is open and the
+    /// Gets the open batch a quota of `bytes` at least: a whole batch's worth if it is empty and the
     /// limit allows.
-    fn try_grant(&self, bytes: u64) -> Result<Room, u64> {
+    fn try_grant(&self, bytes: u64) -> Result<(), u64> {
         // Reclaim functions that ran in the hand-over may have begun a batch.
-        if let Some(room) = self.open().room(self.record(), bytes) {
-            return Ok(room);
+        if self.has_room(bytes) {
+            return Ok(());
         }
         let ledger = &self.core().ledger;
         let whole = bytes.max(self.core().config.batch_bytes);
         if self.open().is_empty() && ledger.try_reserve(whole).is_ok() {
-            return Ok(self.grant(bytes, whole));
+            self.grant(whole);
+        } else {
+            ledger.try_reserve(bytes)?;
+            self.grant(bytes);
         }
-        ledger.try_reserve(bytes)?;
-        Ok(self.grant(bytes, bytes))
+        Ok(())
     }
 
-    /// Gives `granted` reserved bytes to the open batch, and takes room for an object of `bytes` out of
-    /// them.
-    fn grant(&self, bytes: u64, granted: u64) -> Room {
-        let (open, record) = (self.open(), self.record());
-        if open.is_empty() {
-            record.opened(self.core().now());
+    /// Adds reserved bytes to the open batch's quota; the caller adds an object next.
+    fn grant(&self, bytes: u64) {
+        if self.open().is_empty() {
+            self.record().opened(self.core().now());
         }
-        open.grant(record, granted, self.core().config.batch_blocks);
-        let room = open.room(record, bytes);
-        // An open batch that is full was handed over by the retire that filled it.
-        room.unwrap_or_else(|| unreachable!("granted {granted} bytes have no room for {bytes}"))
+        self.open().grant(bytes);
     }
 
-    /// An object has joined the open batch, and completed it or not.
+    /// An object of `bytes` has joined the open batch.
     #[inline]
-    pub(crate) fn joined(&self, complete: bool) {
-        if complete || self.record().is_asked() {
+    pub(crate) fn joined(&self, bytes: u64) {
+        self.record().retired(bytes);
+        let open = self.open();
+        if open.blocks() >= self.batch_blocks() || open.quota() == 0 || self.record().is_asked() {
             self.hand_over();
         }
     }
@@ -312,11 +275,4 @@ impl Participant {
 #[inline]
 pub(crate) fn countable(bytes: usize) -> u64 {
     (bytes as u64).min(Config::MAX_OBJECT)
-}
-
-/// # Safety
-/// `object` came from [`Box::<T>::into_raw`](Box::into_raw); called once (rules R3, R4).
-unsafe fn drop_box<T>(object: NonNull<u8>) {
-    // SAFETY: the caller's promise.
-    drop(unsafe { Box::from_raw(object.cast::<T>().as_ptr()) });
 }

@@ -40,7 +40,7 @@ pub mod stats;
 pub mod thread;
 
 #[cfg(not(flagstone_loom))]
-pub use heap::{Flagstone, Heap, untyped};
+pub use heap::{Flagstone, Heap};
 #[cfg(not(flagstone_loom))]
 pub use layout::{ClassTable, ClassTableError};
 

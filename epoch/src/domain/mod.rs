@@ -98,8 +98,7 @@ impl Domain {
     /// Open batches of participants are not reached: see [`maintain`](Self::maintain) and
     /// [`Participant::flush`]. Returns at once when another thread is at it.
     pub fn collect(&self) -> Tally {
-        let core = &self.inner.core;
-        core.collect_since(core.reclaimed_so_far(), || {
+        self.inner.core.collect_with(|| {
             self.inner.step(Want::Reclaim);
         })
     }

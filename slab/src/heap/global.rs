@@ -52,7 +52,7 @@ unsafe impl GlobalAlloc for Flagstone {
         unsafe {
             match shard.free_fast(HeapId::GLOBAL, block) {
                 Freed::Done => {}
-                Freed::Emptied(slab) => Heap::global().emptied(shard, slab),
+                Freed::Look(slab) => Heap::global().look_at(shard, slab),
                 Freed::Elsewhere => Heap::global().free_slow(block),
             }
         }

@@ -6,13 +6,11 @@
 //! * [`refill`]: allocation beyond the fast path; [`release`]: free beyond it.
 //! * [`pool`]: segments and free slices; [`fallback`]: mappings of their own; [`shards`]: the list.
 //! * [`local`]: the calling thread's shard of the global heap; [`global`]: `GlobalAlloc`.
-//! * [`untyped`]: blocks for callers who know no layout; [`fork`]: before and after a fork.
 //! * [`decay`]: when slow paths give memory back; [`scavenge`]: it comes back from shards whose threads
 //!   sleep or are gone; [`purge`]: all of it, with a report.
 
 mod decay;
 mod fallback;
-mod fork;
 mod global;
 pub(crate) mod local;
 mod pool;
@@ -22,7 +20,6 @@ mod release;
 mod scavenge;
 mod segments;
 mod shards;
-pub mod untyped;
 
 use std::time::Duration;
 
@@ -209,14 +206,23 @@ impl Heap {
     }
 
     /// Raises a class's high-water marks to its blocks in use now. Called where a current slab runs
-    /// out, with the caller's shard if it has one, so that a peak is missed by at most one slab's
-    /// blocks per class and shard.
+    /// out, with the caller's shard if it has one, so that a peak is missed by at most a slab
+    /// and a quarter's blocks per class and shard.
     ///
     /// Asking every shard each time would cost a cache miss per shard and slab. So shards tell a
-    /// shared sum what changed since they last told it. Since then a shard can have allocated one
-    /// slab's blocks at most, so the sum is too low by no more than the bound above; it may be too
-    /// high by what was freed, and then the shards are asked.
+    /// shared sum what changed since they last told it: each rise, because that may be a peak, and
+    /// falls of a quarter slab, because threads that allocate and free at the same pace would
+    /// otherwise pass the sum's cache line to and fro. Since it last told, a shard can have allocated
+    /// one slab's blocks at most, and a quarter more without rising above what it told; so the sum
+    /// is too low by no more than the bound above. It may be too high by what was freed, and then
+    /// the shards are asked.
     pub(crate) fn note_in_use(&self, class: usize, shard: Option<&Shard>) {
+        if let Some(shard) = shard {
+            let rise = shard.untold(class) as i64;
+            if rise <= 0 && rise > -i64::from(self.table.info(class).capacity / 4) {
+                return;
+            }
+        }
         let told = &self.told_in_use[class];
         let told = shard.map_or_else(|| told.get(), |shard| told.add_wrapping(shard.tell(class)));
         let (allocs, frees) = self.buckets[class].counts();

@@ -66,8 +66,7 @@ impl Heap {
             }
             if let Some(millis) = shard.inbox_millis() {
                 report.pending_inboxes += 1;
-                let nanos = u64::from(millis) * 1_000_000;
-                report.oldest_inbox_nanos = report.oldest_inbox_nanos.max(nanos.max(1));
+                report.oldest_inbox_millis = report.oldest_inbox_millis.max(u64::from(millis));
             }
         }
     }

@@ -47,7 +47,7 @@ impl Heap {
             if !block.is_null() {
                 return block;
             }
-            if shard.extend_current(class, &self.purged_in_slabs) {
+            if shard.extend_ready(class, &self.purged_in_slabs) {
                 return shard.alloc_fast(class);
             }
             shard.refills[class].add(1);

@@ -71,7 +71,7 @@ impl Heap {
                 }
                 return;
             };
-            if owner_word(slab).get().not_full() == shard.owner() {
+            if owner_word(slab).get() == shard.owner() {
                 return self.take_back(shard, &Chain::single(slab, block, shard.key()));
             }
             if slab.block_bytes.get() >= GATHER_MAX {
@@ -86,16 +86,16 @@ impl Heap {
         }
     }
 
-    /// A fast free found that the slab holds nothing any more.
+    /// A fast free brought back as many blocks of a slab as were needed.
     ///
     /// # Safety
-    /// The caller has the thread's shard, in whose partial list the slab is.
+    /// The caller has the thread's shard, whose slab it is.
     #[cold]
     #[inline(never)]
-    pub(crate) unsafe fn emptied(&self, shard: &'static Shard, slab: SlabPtr) {
+    pub(crate) unsafe fn look_at(&self, shard: &'static Shard, slab: SlabPtr) {
         // SAFETY: by contract.
         unsafe {
-            if let Some(slab) = shard.emptied(slab) {
+            if let Some(slab) = shard.look_at(slab) {
                 self.give_slab(slab);
             }
         }
@@ -200,10 +200,6 @@ impl Heap {
                             self.take_back(own, &chain);
                             return None;
                         }
-                        if (*owner).lease.word() == LeaseWord::ORPHANED {
-                            self.adopt_orphan(slab, &*owner);
-                            continue;
-                        }
                         (*owner).post(chain.head, chain.word());
                         return Some(&*owner);
                     }
@@ -231,18 +227,6 @@ impl Heap {
                 }
             }
         }
-    }
-
-    /// Moves a slab of an orphaned shard to its class's bucket (rule K1).
-    ///
-    /// # Safety
-    /// A block of the slab is the caller's, and the shard is orphaned.
-    #[cold]
-    unsafe fn adopt_orphan(&self, slab: &Slab, owner: &Shard) {
-        let bucket = &self.buckets[slab.class.get() as usize];
-        let (owner, purged) = (owner.owner(), &self.purged_in_slabs);
-        // SAFETY: by contract.
-        unsafe { bucket.adopt_orphan(slab, owner, purged, &self.threshold) };
     }
 
     fn count_direct(&self, chain: &Chain) {
@@ -275,7 +259,7 @@ impl Heap {
                 let slab = slab_of(head);
                 let chain = Chain { slab, head, tail: word.tail(head), count: word.count() };
                 blocks += u64::from(chain.count);
-                if owner_word(slab).get().not_full() == shard.owner() {
+                if owner_word(slab).get() == shard.owner() {
                     let count = u64::from(chain.count);
                     shard.counters.drained_blocks.add(count);
                     shard.counters.drained_batches.add(1);

@@ -46,11 +46,6 @@ impl Owner {
         Self(self.0 | FULL)
     }
 
-    /// The same owner, not marked full.
-    pub(crate) fn not_full(self) -> Self {
-        Self(self.0 & !FULL)
-    }
-
     /// Whether the slab is marked full.
     pub(crate) fn is_full(self) -> bool {
         self.0 & FULL != 0
@@ -96,7 +91,6 @@ mod tests {
             assert!(!owner.is_full());
             assert!(owner.full().is_full());
             assert_ne!(owner.full(), owner);
-            assert_eq!(owner.full().not_full(), owner);
             assert_eq!(owner.full().kind(), owner.kind());
         }
         assert_eq!(Owner::shard(0x7000_1000).kind(), OwnerKind::Shard(0x7000_1000));

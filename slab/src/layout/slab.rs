@@ -5,8 +5,17 @@
 //! bucket's lock holder, the pool while nobody owns it). `class`, `slices` and `block_bytes` do not
 //! change while a block of the slab is out, so whoever holds a block may read them (rule S2).
 //!
-//! Equation that `debug_validate` checks, with `phantom` = 1 while the slab is some shard's current
-//! slab: `used - phantom + |free list| + |purged blocks| = linked <= capacity`.
+//! Frees count down: `needed` more blocks must come back before the owner has to look at the slab.
+//! What the count leaves out is in `hold`, so `needed + hold` blocks are *out*, that is, not on the
+//! free list: in use, on their way back, or on the owner's ready list. What zero means depends on
+//! where the slab is:
+//!
+//! * current: `hold` is -1, so the count cannot reach zero: nobody need look at it;
+//! * sleeping (it ran out; no list has it): an eighth of its blocks is back and it is worth while to
+//!   list it, after snmalloc's sleeping slabs; until then each free is a push and no more;
+//! * listed as partly used: `hold` is 0, and it is empty.
+//!
+//! Equation that `debug_validate` checks: `out + |free list| + |purged blocks| = linked <= capacity`.
 
 use std::cell::Cell;
 use std::ptr;
@@ -24,9 +33,8 @@ pub(crate) type SlabPtr = *const Slab;
 pub(crate) struct Slab {
     /// First free block, or null.
     pub(crate) free: Cell<Block>,
-    /// Blocks out, plus one while the slab is current, so that the fast free path's "now empty?"
-    /// is never true for a current slab.
-    pub(crate) used: Cell<u32>,
+    /// Blocks that must come back before the owner has to look; see the top.
+    pub(crate) needed: Cell<u32>,
     /// Size class.
     pub(crate) class: Cell<u8>,
     /// Slices that the slab covers.
@@ -39,6 +47,10 @@ pub(crate) struct Slab {
     pub(crate) capacity: Cell<u32>,
     /// Bytes of one block.
     pub(crate) block_bytes: Cell<u32>,
+    /// Blocks out that `needed` does not count, modulo 2^32.
+    hold: Cell<u32>,
+    /// Whether the slab is in its shard's list of partly used ones.
+    pub(crate) listed: Cell<bool>,
     next: Cell<SlabPtr>,
     prev: Cell<SlabPtr>,
 }
@@ -57,13 +69,15 @@ impl Slab {
     const fn vacant() -> Self {
         Self {
             free: Cell::new(ptr::null_mut()),
-            used: Cell::new(0),
+            needed: Cell::new(0),
             class: Cell::new(0),
             slices: Cell::new(0),
             purged: Cell::new(0),
             linked: Cell::new(0),
             capacity: Cell::new(0),
             block_bytes: Cell::new(0),
+            hold: Cell::new(0),
+            listed: Cell::new(false),
             next: Cell::new(ptr::null()),
             prev: Cell::new(ptr::null()),
         }
@@ -77,7 +91,9 @@ impl Slab {
     /// Makes a slab of fresh slices ready for blocks of a class. The caller is the new owner.
     pub(crate) fn set_up(&self, class: usize, info: &ClassInfo) {
         self.free.set(ptr::null_mut());
-        self.used.set(0);
+        self.needed.set(0);
+        self.hold.set(0);
+        self.listed.set(false);
         self.class.set(class as u8);
         self.slices.set(info.slices as u8);
         self.purged.set(0);
@@ -156,17 +172,39 @@ impl Slab {
         true
     }
 
-    /// Counts every block as out, as if none were free; returns the bytes of parts without pages,
-    /// which are as good as used. For the slab of an orphaned shard, whose list may be cut anywhere.
-    pub(crate) fn forget_free_blocks(&self) -> u64 {
-        let purged = self.purged_bytes();
-        self.purged.set(0);
-        self.free.set(ptr::null_mut());
-        self.linked.set(self.capacity.get());
-        self.used.set(self.capacity.get());
-        self.next.set(ptr::null());
-        self.prev.set(ptr::null());
-        purged
+    /// Blocks that are not on the free list.
+    pub(crate) fn out(&self) -> u32 {
+        self.needed.get().wrapping_add(self.hold.get())
+    }
+
+    /// From here on zero means empty.
+    pub(crate) fn watch_for_empty(&self) {
+        self.needed.set(self.out());
+        self.hold.set(0);
+    }
+
+    /// From here on the count does not reach zero: the slab is current.
+    pub(crate) fn watch_for_nothing(&self) {
+        self.needed.set(self.out() + 1);
+        self.hold.set(u32::MAX);
+    }
+
+    /// From here on zero means that enough blocks are back. Every block is out.
+    pub(crate) fn sleep(&self) {
+        let out = self.out();
+        let enough = (out / WAKE_SHARE).max(1);
+        self.needed.set(enough);
+        self.hold.set(out - enough);
+    }
+
+    /// Takes the whole free list of a slab that is current: the blocks are out from now on.
+    /// Returns the first and the number.
+    pub(crate) fn take_free(&self) -> (Block, u32) {
+        // By the equation at the top, without a walk.
+        let all = self.linked.get() - self.purged_blocks();
+        let taken = all - self.out();
+        self.needed.set(all + 1);
+        (self.free.replace(ptr::null_mut()), taken)
     }
 
     /// Takes one block off the free list.
@@ -181,39 +219,46 @@ impl Slab {
         }
         // SAFETY: a block on the free list is free and its link was written with the heap's key.
         self.free.set(unsafe { key.next(block) });
-        self.used.set(self.used.get() + 1);
+        self.needed.set(self.needed.get() + 1);
         Some(block)
     }
 
-    /// Puts a chain of blocks, linked with the heap's key, onto the free list and returns how many
-    /// blocks are out now.
+    /// Puts a chain of blocks, linked with the heap's key, onto the free list. Returns whether the
+    /// owner has to look at the slab now, and then what that means by [`out`](Self::out): `needed`
+    /// counts all that are out.
     ///
     /// # Safety
     /// The caller owns the slab and the chain, whose `count` blocks are blocks of this slab.
+    #[must_use]
     pub(crate) unsafe fn push_chain(
         &self,
         key: LinkKey,
         head: Block,
         tail: Block,
         count: u32,
-    ) -> u32 {
+    ) -> bool {
         // SAFETY: the caller owns the chain.
         unsafe { key.set_next(tail, self.free.get()) };
         self.free.set(head);
-        let used = self.used.get() - count;
-        self.used.set(used);
-        used
+        let needed = self.needed.get();
+        if needed > count {
+            self.needed.set(needed - count);
+            return false;
+        }
+        self.needed.set(self.out() - count);
+        self.hold.set(0);
+        true
     }
 
     /// Free blocks right now, linked or not.
     #[cfg(any(test, debug_assertions))]
-    pub(crate) fn free_blocks(&self, current: bool) -> u32 {
-        self.capacity.get() - (self.used.get() - u32::from(current))
+    pub(crate) fn free_blocks(&self) -> u32 {
+        self.capacity.get() - self.out()
     }
 
     /// Checks the equation at the top of this file. The caller owns the slab.
     #[cfg(any(test, debug_assertions))]
-    pub(crate) fn debug_validate(&self, key: LinkKey, current: bool) {
+    pub(crate) fn debug_validate(&self, key: LinkKey) {
         let mut free = 0;
         let mut block = self.free.get();
         while !block.is_null() {
@@ -224,10 +269,14 @@ impl Slab {
             block = unsafe { key.next(block) };
         }
         let purged = self.purged_blocks();
-        assert_eq!(self.used.get() - u32::from(current) + free + purged, self.linked.get());
+        assert_eq!(self.out() + free + purged, self.linked.get());
         assert!(self.linked.get() <= self.capacity.get());
     }
 }
+
+/// A sleeping slab is listed when this part of its blocks is back. A smaller part would have slabs
+/// listed, made current and run out for a block or two; what waits is at most this part of full slabs.
+const WAKE_SHARE: u32 = 8;
 
 /// Bytes of blocks linked at a time.
 const LINK_BYTES: u32 = 4096;
@@ -235,11 +284,12 @@ const LINK_BYTES: u32 = 4096;
 /// A doubly linked list of slabs. All access is the owner's (rule S1).
 pub(crate) struct SlabList {
     head: Cell<SlabPtr>,
+    tail: Cell<SlabPtr>,
 }
 
 impl SlabList {
     pub(crate) const fn new() -> Self {
-        Self { head: Cell::new(ptr::null()) }
+        Self { head: Cell::new(ptr::null()), tail: Cell::new(ptr::null()) }
     }
 
     /// The first slab, or null.
@@ -248,21 +298,21 @@ impl SlabList {
         self.head.get()
     }
 
-    /// Puts a slab first.
+    /// Puts a slab last: the first ones have had more time for blocks to come back.
     ///
     /// # Safety
     /// The caller owns list and slab, and the slab is in no list.
     pub(crate) unsafe fn push(&self, slab: SlabPtr) {
-        let next = self.head.get();
+        let last = self.tail.replace(slab);
         // SAFETY: slabs in lists are in use, so their segments are mapped; the caller owns them.
         unsafe {
-            (*slab).next.set(next);
-            (*slab).prev.set(ptr::null());
-            if let Some(next) = next.as_ref() {
-                next.prev.set(slab);
+            (*slab).prev.set(last);
+            (*slab).next.set(ptr::null());
+            match last.as_ref() {
+                Some(last) => last.next.set(slab),
+                None => self.head.set(slab),
             }
         }
-        self.head.set(slab);
     }
 
     /// Takes a slab out.
@@ -277,8 +327,9 @@ impl SlabList {
                 Some(prev) => prev.next.set(next),
                 None => self.head.set(next),
             }
-            if let Some(next) = next.as_ref() {
-                next.prev.set(prev);
+            match next.as_ref() {
+                Some(next) => next.prev.set(prev),
+                None => self.tail.set(prev),
             }
             (*slab).next.set(ptr::null());
             (*slab).prev.set(ptr::null());

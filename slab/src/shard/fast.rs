@@ -11,14 +11,14 @@ use crate::layout::{Block, HeapId, Segment, SegmentMap, SlabPtr, slice_of};
 pub(crate) enum Freed {
     /// The block is back on its slab's list.
     Done,
-    /// The block is back, and it was the last one out of a slab that is not current.
-    Emptied(SlabPtr),
+    /// The block is back, and the slab's owner has to look at it.
+    Look(SlabPtr),
     /// Not a block of this shard, or one that needs more than a push: nothing was changed.
     Elsewhere,
 }
 
 impl Shard {
-    /// Takes a block from the class's current slab; null when its list is empty.
+    /// Takes a block off the class's ready list; null when that is empty.
     ///
     /// # Safety
     /// The caller has this shard's lease, or this is the sentinel; `class` is below the number of
@@ -27,21 +27,20 @@ impl Shard {
     pub(crate) unsafe fn alloc_fast(&self, class: usize) -> Block {
         // SAFETY:
         // 1. `class` is in bounds of the array by contract;
-        // 2. a current slab is in use, so its metadata is mapped, and it is ours by the lease
-        //    (rules H1, H2); the stand-in's list is empty, so it is only read.
+        // 2. a block on a ready list is free, ours by the lease (rules H1, H3), and its link was
+        //    written with the heap's key; the sentinel's lists are empty, so it is only read.
         unsafe {
-            let slab = &*self.current.get_unchecked(class).get();
-            match slab.pop(self.key) {
-                Some(block) => {
-                    self.allocs.get_unchecked(class).add(1);
-                    block
-                }
-                None => std::ptr::null_mut(),
+            let ready = self.ready.get_unchecked(class);
+            let block = ready.get();
+            if !block.is_null() {
+                ready.set(self.key.next(block));
+                self.allocs.get_unchecked(class).add(1);
             }
+            block
         }
     }
 
-    /// Puts a block back if it belongs to a slab of this shard that is not full.
+    /// Puts a block back if it belongs to a slab of this shard.
     ///
     /// # Safety
     /// The caller has this shard's lease, or this is the sentinel, and gives up `block`, which came
@@ -66,9 +65,9 @@ impl Shard {
             slab.free.set(block);
             let class = slab.class.get() as usize;
             self.frees.get_unchecked(class).add(1);
-            let used = slab.used.get() - 1;
-            slab.used.set(used);
-            if used == 0 { Freed::Emptied(slab) } else { Freed::Done }
+            let needed = slab.needed.get() - 1;
+            slab.needed.set(needed);
+            if needed == 0 { Freed::Look(slab) } else { Freed::Done }
         }
     }
 }

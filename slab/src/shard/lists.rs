@@ -1,13 +1,13 @@
-//! A class's slabs in a shard: one current, a list of partly used ones, one reserve; full slabs are
-//! in no list and carry their mark in the owner word.
+//! A class's slabs in a shard: one current, a list of partly used ones, one reserve; slabs that ran
+//! out sleep in no list until enough of their blocks are back.
 //!
 //! Owns the transitions between these places. All functions are the shard holder's (rule H1) and
 //! touch neither locks nor the pool: a slab that leaves the shard is returned to the caller.
 //!
 //! ```text
-//!  adopt --> current --(ran out)--> full --(a free)--> partial --(last free)--> reserve | leaves
-//!               ^                                        |                         |
-//!               +----------------- next_current ---------+-------------------------+
+//!  adopt --> current --(ran out)--> sleeping --(an eighth is back)--> partial --(last free)--> reserve | leaves
+//!               ^                                                        |                         |
+//!               +----------------------- next_current -------------------+-------------------------+
 //! ```
 
 use std::ptr;
@@ -27,16 +27,17 @@ impl Shard {
     pub(crate) unsafe fn next_current(&self, class: usize, purged: &SharedCounter) -> bool {
         // SAFETY: slabs in a shard's places are in use and the caller's (rules H1, H2).
         unsafe {
+            if self.extend_ready(class, purged) {
+                return true;
+            }
             let current = &*self.current[class].get();
             if !current.is_stand_in() {
-                if !current.free.get().is_null() || current.link_more(self.key, purged) {
-                    return true;
-                }
                 self.retire_current(class, current);
             }
             let mut slab = self.partial[class].first();
             if !slab.is_null() {
                 self.partial[class].remove(slab);
+                (*slab).listed.set(false);
             } else {
                 slab = self.reserve[class].replace(ptr::null());
             }
@@ -50,13 +51,58 @@ impl Shard {
         }
     }
 
-    /// Links more blocks of the class's current slab; returns whether there were any left.
+    /// Makes ready what was freed to the class's current slab since its blocks were last taken, or
+    /// else some blocks of it that were never used; returns whether there were any.
     ///
     /// # Safety
-    /// The caller has the shard, and the current slab's free list is empty.
-    pub(crate) unsafe fn extend_current(&self, class: usize, purged: &SharedCounter) -> bool {
-        // SAFETY: as in `next_current`; the stand-in has nothing to link.
-        unsafe { (*self.current[class].get()).link_more(self.key, purged) }
+    /// The caller has the shard, and the class's ready list is empty.
+    pub(crate) unsafe fn extend_ready(&self, class: usize, purged: &SharedCounter) -> bool {
+        // SAFETY: as in `next_current`; the stand-in has nothing to take and nothing to link.
+        unsafe {
+            let current = &*self.current[class].get();
+            if current.free.get().is_null() && !current.link_more(self.key, purged) {
+                return false;
+            }
+            let (first, blocks) = current.take_free();
+            self.ready[class].set(first);
+            self.ready_until[class].set(self.allocs[class].get().wrapping_add(u64::from(blocks)));
+        }
+        true
+    }
+
+    /// Puts the class's ready blocks back on their slab's free list, so that the slab can be looked
+    /// at or leave.
+    ///
+    /// # Safety
+    /// The caller has the shard.
+    unsafe fn stow_ready(&self, class: usize) {
+        let count = self.ready_blocks(class);
+        let head = self.ready[class].replace(ptr::null_mut());
+        if head.is_null() {
+            return;
+        }
+        // SAFETY: as in `next_current`; ready blocks are free blocks of the current slab (rule H3).
+        unsafe {
+            let mut tail = head;
+            loop {
+                let next = self.key.next(tail);
+                if next.is_null() {
+                    break;
+                }
+                tail = next;
+            }
+            let current = &*self.current[class].get();
+            let look = current.push_chain(self.key, head, tail, count);
+            debug_check!(!look, "nobody need look at a current slab");
+        }
+    }
+
+    /// Blocks on the class's ready list. The holder only.
+    fn ready_blocks(&self, class: usize) -> u32 {
+        if self.ready[class].get().is_null() {
+            return 0;
+        }
+        self.ready_until[class].get().wrapping_sub(self.allocs[class].get()) as u32
     }
 
     /// Makes a slab from elsewhere current. It has free blocks and its owner word names this shard.
@@ -80,28 +126,35 @@ impl Shard {
         // SAFETY: the slab is in use, having blocks out, and ours (rule O1).
         unsafe {
             let slab = &*chain.slab;
-            let used = slab.push_chain(self.key, chain.head, chain.tail, chain.count);
+            let look = slab.push_chain(self.key, chain.head, chain.tail, chain.count);
             self.frees[slab.class.get() as usize].add(u64::from(chain.count));
-            let owner = owner_word(slab);
-            if owner.get().is_full() {
-                owner.set(self.owner());
-                self.partial[slab.class.get() as usize].push(slab);
-            }
-            if used == 0 { self.emptied(slab) } else { None }
+            if look { self.look_at(slab) } else { None }
         }
     }
 
-    /// A partly used slab has no block out any more: it becomes the class's reserve, or leaves.
+    /// As many blocks of a slab came back as were needed: it woke up, and is listed, or it holds
+    /// nothing any more, and becomes the class's reserve or leaves.
     ///
     /// # Safety
-    /// The caller has the shard; the slab is in its partial list.
+    /// The caller has the shard, whose slab it is, and `needed` has just reached zero or, by a chain
+    /// of several blocks, been made to count all that are out.
     #[cold]
     #[must_use]
-    pub(crate) unsafe fn emptied(&self, slab: SlabPtr) -> Option<SlabPtr> {
+    pub(crate) unsafe fn look_at(&self, slab: SlabPtr) -> Option<SlabPtr> {
         // SAFETY: the caller's contract.
         unsafe {
-            let class = (*slab).class.get() as usize;
-            self.partial[class].remove(slab);
+            let slab = &*slab;
+            let class = slab.class.get() as usize;
+            slab.watch_for_empty();
+            if slab.out() > 0 {
+                if !slab.listed.replace(true) {
+                    self.partial[class].push(slab);
+                }
+                return None;
+            }
+            if slab.listed.replace(false) {
+                self.partial[class].remove(slab);
+            }
             if self.reserve[class].get().is_null() {
                 self.reserve[class].set(slab);
                 return None;
@@ -125,14 +178,16 @@ impl Shard {
         }
         // SAFETY: as in `next_current`.
         let current = unsafe { &*self.current[class].get() };
-        // Only the phantom is out.
-        if !current.is_stand_in() && current.used.get() == 1 {
-            current.used.set(0);
-            self.current[class].set(&EMPTY_SLAB);
-            self.counters.slabs.sub(1);
-            return Some(current);
+        // Asked before the ready blocks are put back: that walks them, and the slab would stay.
+        if current.is_stand_in() || current.out() > self.ready_blocks(class) {
+            return None;
         }
-        None
+        // SAFETY: by contract.
+        unsafe { self.stow_ready(class) };
+        current.watch_for_empty();
+        self.current[class].set(&EMPTY_SLAB);
+        self.counters.slabs.sub(1);
+        Some(current)
     }
 
     /// Takes out the next slab of the class that has free blocks and blocks in use. Until there is
@@ -144,12 +199,13 @@ impl Shard {
     pub(crate) unsafe fn take_partial(&self, class: usize) -> Option<SlabPtr> {
         // SAFETY: as in `next_current`.
         unsafe {
+            self.stow_ready(class);
             let current = &*self.current[class].get();
             if !current.is_stand_in() {
                 if current.is_full() {
                     self.retire_current(class, current);
                 } else {
-                    current.used.set(current.used.get() - 1);
+                    current.watch_for_empty();
                     self.current[class].set(&EMPTY_SLAB);
                     self.counters.slabs.sub(1);
                     return Some(current);
@@ -160,6 +216,7 @@ impl Shard {
                 return None;
             }
             self.partial[class].remove(slab);
+            (*slab).listed.set(false);
             self.counters.slabs.sub(1);
             Some(slab)
         }
@@ -172,6 +229,7 @@ impl Shard {
     pub(crate) unsafe fn for_each_partial(&self, class: usize, mut each: impl FnMut(&Slab)) {
         // SAFETY: as in `next_current`.
         unsafe {
+            self.stow_ready(class);
             let current = &*self.current[class].get();
             if !current.is_stand_in() {
                 each(current);
@@ -187,21 +245,18 @@ impl Shard {
     /// # Safety
     /// The caller has the shard; `current` is its current slab of the class and has no free block.
     unsafe fn retire_current(&self, class: usize, current: &Slab) {
-        current.used.set(current.used.get() - 1);
-        owner_word(current).set(self.owner().full());
+        current.sleep();
         self.current[class].set(&EMPTY_SLAB);
     }
 
     /// # Safety
     /// The caller has the shard and the slab, which has free blocks and is in no list.
     unsafe fn make_current(&self, class: usize, slab: &Slab, purged: &SharedCounter) {
-        slab.used.set(slab.used.get() + 1);
+        slab.watch_for_nothing();
         self.current[class].set(slab);
-        if slab.free.get().is_null() {
-            // SAFETY: the slab is ours and its list is empty.
-            let linked = unsafe { slab.link_more(self.key, purged) };
-            debug_check!(linked, "a slab without free blocks was made current");
-        }
+        // SAFETY: the slab is ours; the last current slab left with an empty ready list.
+        let ready = unsafe { self.extend_ready(class, purged) };
+        debug_check!(ready, "a slab without free blocks was made current");
     }
 
     /// Checks every list of the shard against its equations.
@@ -216,19 +271,28 @@ impl Shard {
                 let current = &*self.current[class].get();
                 if !current.is_stand_in() {
                     assert!(owner_word(current).get() == self.owner());
-                    current.debug_validate(self.key, true);
+                    current.debug_validate(self.key);
                 }
+                let (mut block, mut ready) = (self.ready[class].get(), 0);
+                while !block.is_null() {
+                    assert!(current.is_block(block), "a ready block is not the current slab's");
+                    ready += 1;
+                    assert!(ready <= current.out(), "more blocks are ready than are out");
+                    block = self.key.next(block);
+                }
+                assert_eq!(ready, self.ready_blocks(class));
                 let mut slab = self.partial[class].first();
                 while let Some(partial) = slab.as_ref() {
                     assert!(owner_word(partial).get() == self.owner());
                     assert_eq!(partial.class.get() as usize, class);
-                    assert!(partial.free_blocks(false) > 0 && partial.used.get() > 0);
-                    partial.debug_validate(self.key, false);
+                    assert!(partial.listed.get() && partial.free_blocks() > 0 && partial.out() > 0);
+                    assert_eq!(partial.needed.get(), partial.out());
+                    partial.debug_validate(self.key);
                     slab = self.partial[class].after(slab);
                 }
                 if let Some(reserve) = self.reserve[class].get().as_ref() {
-                    assert_eq!(reserve.used.get(), 0);
-                    reserve.debug_validate(self.key, false);
+                    assert_eq!(reserve.out(), 0);
+                    reserve.debug_validate(self.key);
                 }
             }
         }

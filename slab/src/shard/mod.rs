@@ -43,14 +43,19 @@ mod imp {
     /// What one worker thread allocates from.
     #[repr(C, align(128))]
     pub(crate) struct Shard {
-        /// Per class, the slab that serves allocations; [`EMPTY_SLAB`] where there is none.
-        pub(super) current: [Cell<SlabPtr>; MAX_CLASSES],
+        /// Per class, the blocks next to be allocated: the ready list, taken from the current slab
+        /// all at once. Null where it is empty.
+        pub(super) ready: [Cell<Block>; MAX_CLASSES],
         /// Per class, blocks allocated.
         pub(super) allocs: [Counter; MAX_CLASSES],
         /// Per class, blocks taken back.
         pub(super) frees: [Counter; MAX_CLASSES],
         /// The heap's link key, copied here for the fast path.
         pub(super) key: LinkKey,
+        /// Per class, the slab whose blocks are ready; [`EMPTY_SLAB`] where there is none.
+        pub(super) current: [Cell<SlabPtr>; MAX_CLASSES],
+        /// Per class, what `allocs` will be when the ready list is used up.
+        pub(super) ready_until: [Cell<u64>; MAX_CLASSES],
         /// Per class, `allocs - frees` as last told to the heap's sum, modulo 2^64.
         told: [Counter; MAX_CLASSES],
         /// Per class, slabs with free blocks that are not current.
@@ -120,10 +125,12 @@ mod imp {
         /// A shard that its maker has leased.
         pub(crate) const fn new(key: LinkKey, index: u32) -> Self {
             Self {
-                current: [const { Cell::new(&raw const EMPTY_SLAB) }; MAX_CLASSES],
+                ready: [const { Cell::new(ptr::null_mut()) }; MAX_CLASSES],
                 allocs: [const { Counter::new() }; MAX_CLASSES],
                 frees: [const { Counter::new() }; MAX_CLASSES],
                 key,
+                current: [const { Cell::new(&raw const EMPTY_SLAB) }; MAX_CLASSES],
+                ready_until: [const { Cell::new(0) }; MAX_CLASSES],
                 told: [const { Counter::new() }; MAX_CLASSES],
                 partial: [const { SlabList::new() }; MAX_CLASSES],
                 reserve: [const { Cell::new(ptr::null()) }; MAX_CLASSES],
@@ -176,12 +183,17 @@ mod imp {
             came_and_went(&self.allocs[class], &self.frees[class])
         }
 
-        /// How `allocs - frees` of a class changed since this was last asked, modulo 2^64. The
-        /// holder only.
-        pub(crate) fn tell(&self, class: usize) -> u64 {
+        /// How `allocs - frees` of a class changed since it was last told, modulo 2^64. The holder
+        /// only.
+        pub(crate) fn untold(&self, class: usize) -> u64 {
             let now = self.allocs[class].get().wrapping_sub(self.frees[class].get());
-            let change = now.wrapping_sub(self.told[class].get());
-            self.told[class].set(now);
+            now.wrapping_sub(self.told[class].get())
+        }
+
+        /// The same, and now it is told. The holder only.
+        pub(crate) fn tell(&self, class: usize) -> u64 {
+            let change = self.untold(class);
+            self.told[class].set(self.told[class].get().wrapping_add(change));
             change
         }
 
