@@ -38,6 +38,7 @@ mod shard;
 pub mod stats;
 #[cfg(not(flagstone_loom))]
 pub mod thread;
+pub mod typed;
 
 #[cfg(not(flagstone_loom))]
 pub use heap::{Flagstone, Heap};
@@ -51,4 +52,5 @@ pub use layout::{ClassTable, ClassTableError};
 pub mod model {
     pub use crate::shard::inbox::{Inbox, Post};
     pub use crate::shard::lease::{Lease, LeaseWord, Take, Unpark};
+    pub use crate::typed::protocol::{Directory, PagePointer, Removal, SlotWord};
 }

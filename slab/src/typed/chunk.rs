@@ -1,0 +1,127 @@
+//! A chunk: an array of slots that change hands together.
+//!
+//! One kind of chunk goes round. As a shard's *magazine* it holds free slots. Empty, it becomes the
+//! shard's spare, and then its *limbo*: it collects the slots that this shard's thread has removed, and
+//! is retired as their carrier. After the grace period its reclaim vacates them, and puts the chunk
+//! into a bucket, full of free slots. So in the steady state nothing is allocated.
+//!
+//! A chunk has one holder at a time (rule T3); its fields are cells, and only the way from a pointer to
+//! a reference is unsafe.
+
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use flagstone_epoch::RetireNode;
+
+use super::core::Core;
+use super::error::OutOfMemory;
+use super::mode::Mode;
+use super::slot::{Listed, Slot};
+
+/// Slots of a chunk: so many that a chunk takes 512 bytes. Twice as many made no difference to an
+/// insertion and its removal.
+pub(super) const CAPACITY: usize = if cfg!(any(miri, flagstone_loom)) { 3 } else { 59 };
+
+#[repr(C)]
+pub(super) struct Chunk<T, M: Mode<T>> {
+    /// Not ours: the domain's, from retirement to reclaim.
+    node: RetireNode,
+    /// Keeps what the slots belong to alive, from retirement to reclaim.
+    pub(super) core: Cell<Option<Arc<Core<T, M>>>>,
+    /// The next chunk of a bucket.
+    pub(super) next: Cell<Option<NonNull<Self>>>,
+    /// The bucket to go to after the grace period.
+    pub(super) home: Cell<u32>,
+    len: Cell<u32>,
+    slots: [Cell<MaybeUninit<Listed<T>>>; CAPACITY],
+}
+
+#[cfg(all(target_pointer_width = "64", not(any(miri, flagstone_loom))))]
+const _: () = assert!(size_of::<Chunk<u64, super::mode::Drops>>() == 512);
+
+impl<T, M: Mode<T>> Chunk<T, M> {
+    /// An empty chunk.
+    pub(super) fn try_new() -> Result<NonNull<Self>, OutOfMemory> {
+        let mut one = Vec::new();
+        one.try_reserve_exact(1).map_err(|_| OutOfMemory)?;
+        one.push(Self {
+            node: RetireNode::new(),
+            core: Cell::new(None),
+            next: Cell::new(None),
+            home: Cell::new(0),
+            len: Cell::new(0),
+            slots: [const { Cell::new(MaybeUninit::uninit()) }; CAPACITY],
+        });
+        let array = Box::into_raw(one.into_boxed_slice()).cast::<Self>();
+        NonNull::new(array).ok_or(OutOfMemory)
+    }
+
+    /// Frees a chunk. What it lists is not touched.
+    ///
+    /// # Safety
+    /// It came from [`try_new`](Self::try_new), and nobody else has it.
+    pub(super) unsafe fn free(chunk: NonNull<Self>) {
+        // SAFETY: the caller's promise; a boxed slice of one has the layout of its element.
+        drop(unsafe { Box::from_raw(chunk.as_ptr()) });
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.len.get() as usize
+    }
+
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.len() == CAPACITY
+    }
+
+    /// Adds a slot. The chunk is not full.
+    #[inline]
+    pub(super) fn push(&self, listed: Listed<T>) {
+        let len = self.len();
+        self.slots[len].set(MaybeUninit::new(listed));
+        self.len.set(len as u32 + 1);
+    }
+
+    /// Takes the slot that was added last.
+    #[inline]
+    pub(super) fn pop(&self) -> Option<Listed<T>> {
+        let last = self.len().checked_sub(1)?;
+        let listed = self.slots.get(last)?.get();
+        self.len.set(last as u32);
+        // SAFETY: the slots below `len` were pushed.
+        Some(unsafe { listed.assume_init() })
+    }
+
+    /// Slot number `at`, if there are so many.
+    #[inline]
+    pub(super) fn at(&self, at: usize) -> Option<Listed<T>> {
+        // SAFETY: the slots below `len` were pushed.
+        (at < self.len()).then(|| unsafe { self.slots[at].get().assume_init() })
+    }
+
+    /// Keeps the slots that `keep` says true of.
+    pub(super) fn retain(&self, mut keep: impl FnMut(NonNull<Slot<T>>, bool) -> bool) {
+        let mut kept = 0;
+        for at in 0..self.len() {
+            let cell = self.slots[at].get();
+            // SAFETY: the slots below `len` were pushed.
+            let listed = unsafe { cell.assume_init() };
+            if keep(listed.slot(), listed.is_worn()) {
+                self.slots[kept].set(cell);
+                kept += 1;
+            }
+        }
+        self.len.set(kept as u32);
+    }
+
+    /// Moves slots from `other` until it is empty or this one has `most`.
+    pub(super) fn fill_from(&self, other: &Self, most: usize) {
+        while self.len() < most.min(CAPACITY) {
+            let Some(listed) = other.pop() else { return };
+            self.push(listed);
+        }
+    }
+}

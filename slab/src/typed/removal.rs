@@ -1,0 +1,162 @@
+//! Removing: out of sight at once, out of the slot after the grace period.
+//!
+//! The remover takes the value out of sight with one compare-exchange, and lists the slot in its shard's
+//! limbo chunk, which is retired with its first slot and takes further ones as riders. When the grace
+//! period is over, [`reclaim`] vacates the slots and puts the chunk into a bucket. Until then nobody
+//! uses the slot again: that its word has moved on says nothing to a reader who has found the value
+//! already (rule T6).
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use flagstone_epoch::{Guard, RetireNode};
+
+use super::chunk::Chunk;
+use super::core::{Core, Page, Table};
+use super::error::OutOfMemory;
+use super::key::Key;
+use super::mode::{Mode, through_panics};
+use super::shard::Shard;
+use super::slot::{Listed, Slot};
+use super::word::Removal;
+use crate::sync::Ordering;
+
+impl<T, M: Mode<T>> Table<T, M> {
+    /// Removes the value of `key`; true if it was there.
+    #[inline]
+    pub(super) fn remove(&self, key: Key, guard: &Guard<'_>) -> Result<bool, OutOfMemory> {
+        self.check(guard);
+        let Some((slot, page)) = self.core.slot(key.index()) else { return Ok(false) };
+        let shard = self.shard(guard)?;
+        let participant = guard.participant();
+        if participant.takes_rider(shard.carrier.get(), size_of::<Slot<T>>()) {
+            // SAFETY: rule T3: its batch is open, so the chunk has not been reclaimed, and it is this
+            // participant's.
+            let limbo = unsafe { shard.limbo.get().as_ref() };
+            if !limbo.is_full() {
+                let listed = match slot.word.remove(key.word()) {
+                    Removal::Missed => return Ok(false),
+                    Removal::Removed => Listed::new(slot),
+                    Removal::RemovedLast => Listed::worn(slot),
+                };
+                limbo.push(listed);
+                shard.removed.add_after(1);
+                // SAFETY: asked above, and the participant was not used since. The value is out of
+                // sight, and in the chunk, whose reclaim is `reclaim`.
+                unsafe { participant.ride(size_of::<Slot<T>>()) };
+                return Ok(true);
+            }
+        }
+        self.remove_slow(key, slot, page, shard, guard)
+    }
+
+    /// Removes with a new limbo chunk.
+    #[cold]
+    fn remove_slow(
+        &self,
+        key: Key,
+        slot: &Slot<T>,
+        page: &Page<T>,
+        shard: &Shard<T, M>,
+        guard: &Guard<'_>,
+    ) -> Result<bool, OutOfMemory> {
+        // Before the removal, which cannot be taken back.
+        let chunk = shard.take_spare()?;
+        let listed = match slot.word.remove(key.word()) {
+            Removal::Missed => {
+                shard.put_spare(chunk);
+                return Ok(false);
+            }
+            Removal::Removed => Listed::new(slot),
+            Removal::RemovedLast => Listed::worn(slot),
+        };
+        // SAFETY: rule T3: just taken.
+        let limbo = unsafe { chunk.as_ref() };
+        limbo.push(listed);
+        limbo.core.set(Some(Arc::clone(&self.core)));
+        limbo.home.set(page.home.load(Ordering::Relaxed));
+        shard.removed.add_after(1);
+        if cfg!(flagstone_weaken = "typed_reuse_at_once") {
+            // SAFETY: none; this is the control, which must fail.
+            unsafe { reclaim::<T, M>(chunk.cast()) };
+            return Ok(true);
+        }
+        // SAFETY:
+        // 1. The node is at the front of the chunk, which `reclaim` takes over, and which stays until
+        //    then: the core in it keeps everything alive.
+        // 2. The values are out of sight, and who found them holds a guard.
+        // 3. `T` is `Send` and `'static`, as the constructors ask, so values may drop anywhere, later.
+        let carrier = unsafe {
+            guard.participant().retire_carrier(chunk.cast(), size_of::<Slot<T>>(), reclaim::<T, M>)
+        };
+        // Values dropped in that call may have removed others with a chunk of their own: it is in the
+        // domain's hands too, and just gets no more.
+        shard.limbo.set(chunk);
+        shard.carrier.set(carrier);
+        if self.core.trim.is_due(|| self.core.free()) {
+            self.trim(guard);
+        }
+        Ok(true)
+    }
+}
+
+/// Vacates the slots of a limbo chunk and puts it into its bucket.
+///
+/// # Safety
+/// `node` is the front of a chunk that was retired, and its grace period is over. Called once.
+unsafe fn reclaim<T, M: Mode<T>>(node: NonNull<RetireNode>) {
+    let chunk = node.cast::<Chunk<T, M>>();
+    // SAFETY: rule T3: from now on the chunk is the reclaimer's.
+    let limbo = unsafe { chunk.as_ref() };
+    let Some(core) = limbo.core.take() else {
+        debug_assert!(false, "a limbo chunk has its core");
+        return;
+    };
+    let panic = if M::ACTS { vacate(limbo) } else { None };
+    core.reclaimed.add(limbo.len() as u64);
+    core.take_out_worn(limbo);
+    let bucket = &core.buckets[limbo.home.get() as usize % core.buckets.len()];
+    if let Some(empty) = bucket.put(chunk) {
+        // SAFETY: rule T3: given back, and not needed.
+        unsafe { Chunk::free(empty) };
+    }
+    // The domain counts it.
+    if let Some(payload) = panic {
+        std::panic::resume_unwind(payload);
+    }
+}
+
+/// Vacates each slot of a chunk, through panics.
+fn vacate<T, M: Mode<T>>(limbo: &Chunk<T, M>) -> Option<Box<dyn std::any::Any + Send>> {
+    let mut at = 0;
+    through_panics(|| {
+        let Some(listed) = limbo.at(at) else { return false };
+        at += 1;
+        // SAFETY: rule T2: the slot is listed here and nowhere else; its grace period is over, so the
+        // value, which was published, is ours alone.
+        unsafe { M::vacate(listed.slot().as_ref().value()) };
+        true
+    })
+}
+
+impl<T, M: Mode<T>> Core<T, M> {
+    /// Counts and drops from the chunk the slots that have had their last value.
+    fn take_out_worn(&self, limbo: &Chunk<T, M>) {
+        let any = (0..limbo.len()).filter_map(|at| limbo.at(at)).any(Listed::is_worn);
+        if any {
+            limbo.retain(|slot, worn| !(worn && self.wear_out(slot)));
+        }
+    }
+
+    #[cold]
+    fn wear_out(&self, slot: NonNull<Slot<T>>) -> bool {
+        self.worn.add(1);
+        // SAFETY: rule T2: listed in a chunk that the caller has.
+        let index = unsafe { slot.as_ref() }.index();
+        if let Some(page) = self.pages.get(Slot::<T>::locate(index).0) {
+            // Relaxed: a count; who adds it up holds all free slots of the page, or returns nothing.
+            page.worn.fetch_add(1, Ordering::Relaxed);
+        }
+        true
+    }
+}
