@@ -1,7 +1,12 @@
 /* Flagstone: C interface of the process-wide heap.
  *
- * Link with libflagstone_capi (shared or static). Every function may be called from any thread, and
- * before main. None of them throws, unwinds or calls exit; a heap that detects corruption aborts with
+ * Link with -lflagstone (shared or static), or run a program with LD_PRELOAD=libflagstone.so. Either
+ * way the library's malloc, free and the rest of that family, and C++ operators new and delete, take
+ * the place of the system's; their rules are POSIX's and glibc's. Loaded by dlopen, the library
+ * replaces nothing, and the functions below work beside the program's allocator.
+ *
+ * Every function may be called from any thread, before main, after exit has begun, and in the child
+ * of a fork. None of them throws, unwinds or calls exit; a heap that detects corruption aborts with
  * a message on standard error. Not for signal handlers, as malloc is not.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
@@ -59,8 +64,9 @@ int flagstone_free(void *ptr, size_t size, size_t align);
  * Errors: 0 when `ptr` is NULL or not a block of this heap. */
 size_t flagstone_usable_size(const void *ptr);
 
-/* Writes the heap's statistics as a JSON object, like snprintf: at most `len` bytes, the last of them
- * a NUL, cut short if they do not fit. `buf` may be NULL when `len` is 0.
+/* Writes the figures of heap and process as a JSON object, the one that /stats.json serves, like
+ * snprintf: at most `len` bytes, the last of them a NUL, cut short if they do not fit. `buf` may be
+ * NULL when `len` is 0.
  *
  * Returns the length of the whole text without the NUL. When that is `len` or more, the text was cut;
  * try again with more room, and expect that it may have grown, since the heap goes on meanwhile.

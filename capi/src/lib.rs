@@ -1,13 +1,19 @@
-//! C interface of the process-wide heap; the contract of each function is in `include/flagstone.h`.
+//! C interface: the malloc family, and Flagstone's own calls, whose contracts are in
+//! `include/flagstone.h`.
 //!
-//! Owns nothing: every function forwards to [`flagstone_slab`]. The one protocol here is the
-//! boundary's: no panic crosses it (`guarded`), outputs are written on every path, and a pointer
-//! from C is used only as its function's contract allows.
+//! Owns the choice of the process's allocator: linked or preloaded, the library's `malloc` replaces
+//! the system's, and its own Rust code allocates from the same heap. Everything else forwards to
+//! [`flagstone_slab`]. The one protocol here is the boundary's: no panic crosses it (`guarded`),
+//! outputs are written on every path, and a pointer from C is used only as its function's contract
+//! allows.
 
+mod cxx;
+mod malloc;
 mod memory;
+mod startup;
 mod stats;
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use memory::{
@@ -22,10 +28,24 @@ pub const FLAGSTONE_INVALID: c_int = -1;
 /// An internal error was caught at the boundary.
 pub const FLAGSTONE_FAILED: c_int = -2;
 
+/// The library's own allocations, wherever it is loaded. A test keeps its own allocator.
+#[cfg(not(test))]
+#[global_allocator]
+static ALLOCATOR: flagstone_slab::Flagstone = flagstone_slab::Flagstone::new();
+
 /// Version of the library, as a static C string.
 #[unsafe(no_mangle)]
 pub extern "C" fn flagstone_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// One line on standard error, without allocating.
+fn tell(message: &CStr) {
+    let message = message.to_bytes();
+    for part in [b"flagstone: ".as_slice(), message, b"\n"] {
+        // SAFETY: the part is valid for its length. If nobody listens, there is nobody to tell.
+        unsafe { libc::write(2, part.as_ptr().cast(), part.len()) };
+    }
 }
 
 /// Runs `f`, and gives `failed` in place of a panic.

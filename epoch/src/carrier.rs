@@ -8,7 +8,7 @@
 //! they do for the riders.
 //!
 //! Batches are told apart by numbers that are never used twice in a domain, so a carrier of an earlier
-//! batch, or of an earlier participant, is never taken for one that still takes riders (rule R7).
+//! batch, or of an earlier participant, is never taken for one that still takes riders (rule R8).
 
 use std::ptr::NonNull;
 
@@ -38,11 +38,11 @@ impl Participant {
         bytes: usize,
         reclaim: Reclaim,
     ) -> Carrier {
-        let bytes = self.make_room(bytes);
+        let room = self.make_room(bytes);
         let carrier = Carrier(self.open().number());
-        // SAFETY: the caller's promises are rules R1 to R4; `make_room` saw to the quota.
-        unsafe { self.open().push(node, bytes, reclaim) };
-        self.joined(bytes);
+        // SAFETY: the caller's promises are rules R1 to R4.
+        let complete = unsafe { self.open().push(self.record(), room, node, reclaim) };
+        self.joined(complete);
         carrier
     }
 
@@ -60,11 +60,11 @@ impl Participant {
         bytes: usize,
         reclaim: Reclaim,
     ) -> Result<Carrier, RetireError<NonNull<RetireNode>>> {
-        let bytes = self.try_make_room(bytes).map_err(|full| full.map(|()| node))?;
+        let room = self.try_make_room(bytes).map_err(|full| full.map(|()| node))?;
         let carrier = Carrier(self.open().number());
         // SAFETY: as in `retire_carrier`.
-        unsafe { self.open().push(node, bytes, reclaim) };
-        self.joined(bytes);
+        let complete = unsafe { self.open().push(self.record(), room, node, reclaim) };
+        self.joined(complete);
         Ok(carrier)
     }
 
@@ -72,7 +72,8 @@ impl Participant {
     /// within what is reserved for it, hence within the hard limit.
     #[inline]
     pub fn takes_rider(&self, carrier: Carrier, bytes: usize) -> bool {
-        carrier.0 == self.open().number() && self.has_room(countable(bytes))
+        let open = self.open();
+        carrier.0 == open.number() && open.room(self.record(), countable(bytes)).is_some()
     }
 
     /// Counts an object of `bytes` that has just joined a carrier. The batch may be handed over in this
@@ -85,8 +86,8 @@ impl Participant {
     ///   [`retire`](Self::retire) asks of an object holds for it.
     #[inline]
     pub unsafe fn ride(&self, bytes: usize) {
-        let bytes = countable(bytes);
-        self.open().count(bytes);
-        self.joined(bytes);
+        if let Some(room) = self.open().room(self.record(), countable(bytes)) {
+            self.joined(self.open().count(self.record(), room));
+        }
     }
 }

@@ -68,6 +68,7 @@ mod grace;
 mod guard;
 mod ledger;
 mod participant;
+mod reclaiming;
 mod registry;
 mod retire;
 mod stall;

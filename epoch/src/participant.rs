@@ -3,12 +3,18 @@
 //! Owns the crossbeam handle, the open batch, and the right to write one [`Record`]. All cells here
 //! are touched by one thread; but any call into crossbeam may run reclaim functions, which may come
 //! back through this very participant. So state is put in order before each such call and read anew
-//! after it (rule R5), and `collecting` keeps the nesting at one level (rule R6).
+//! after it (rule R5), and a participant does not drive the collector from inside a reclaim function
+//! (rule R6).
+//!
+//! Guards cost what crossbeam's cost and next to nothing else: the outermost one counts itself and its
+//! place in the record, three stores; one inside another counts a depth. No clock is read, no table
+//! kept; who wants to know how old a guard is looks twice (rule P5).
 
 use std::cell::Cell;
 use std::fmt;
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::panic::Location;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +25,10 @@ use crate::batch::open::OpenBatch;
 use crate::batch::sealed::SealedBatch;
 use crate::domain::{Core, Domain, Inner};
 use crate::guard::Guard;
+use crate::reclaiming;
 use crate::registry::Record;
 use crate::stats::Tally;
 use crate::sync::Ordering;
-
-/// Outermost guards between two looks at the age of the open batch.
-const GUARDS_PER_TICK: u64 = 64;
 
 /// Times that one hand-over pushes on when pending bytes are above the watermark.
 const HELP_STEPS: u32 = 4;
@@ -37,21 +41,18 @@ const HELP_STEPS: u32 = 4;
 /// A worker that goes to sleep calls [`park`](Self::park) first, so that its open batch does not sleep
 /// with it.
 pub struct Participant {
-    /// Guards and raw enters held.
-    depth: Cell<usize>,
-    /// How many of them are raw enters.
+    /// Guards and enters held besides one; whether there is that one is in the record.
+    more: Cell<usize>,
+    /// How many enters are held, not counting one that is outermost.
     raw: Cell<usize>,
-    /// The collector's guard, while `depth` is not 0.
-    pinned: Cell<Option<cb::Guard>>,
-    /// True while the collector may be running reclaim functions on this stack.
-    collecting: Cell<bool>,
-    /// True when something deferred lies in the handle's own bag, where nobody else can run it.
+    /// True when something deferred lies in the handle's own bag, where nobody else can run it. The
+    /// record asks for the batch then as well, so that leaving looks at one flag.
     owed: Cell<bool>,
     open: OpenBatch,
-    /// From the domain's configuration; here because every retire compares with it.
-    batch_blocks: u32,
     record: Arc<Record>,
     handle: ManuallyDrop<cb::LocalHandle>,
+    /// The value of every guard of `handle`, see [`unpin`](Self::unpin).
+    pinned: GuardValue,
     inner: Arc<Inner>,
 }
 
@@ -77,16 +78,16 @@ impl Participant {
         };
         let open = OpenBatch::default();
         open.renumber(inner.core.next_batch_number());
+        let handle = inner.register();
+        let pinned = GuardValue::of(&handle);
         Self {
-            depth: Cell::new(0),
+            more: Cell::new(0),
             raw: Cell::new(0),
-            pinned: Cell::new(None),
-            collecting: Cell::new(false),
             owed: Cell::new(false),
             open,
-            batch_blocks: inner.core.config.batch_blocks,
             record,
-            handle: ManuallyDrop::new(inner.register()),
+            handle: ManuallyDrop::new(handle),
+            pinned,
             inner,
         }
     }
@@ -98,7 +99,7 @@ impl Participant {
     #[inline]
     #[track_caller]
     pub fn pin(&self) -> Guard<'_> {
-        self.acquire(Location::caller());
+        self.acquire(Location::caller(), false);
         Guard::new(self)
     }
 
@@ -107,8 +108,9 @@ impl Participant {
     #[inline]
     #[track_caller]
     pub fn enter(&self) {
-        self.acquire(Location::caller());
-        self.raw.set(self.raw.get() + 1);
+        if !self.acquire(Location::caller(), true) {
+            self.raw.set(self.raw.get() + 1);
+        }
     }
 
     /// Ends the latest [`enter`](Self::enter).
@@ -117,8 +119,14 @@ impl Participant {
     /// [`NotEntered`] if there is none; [`Guard`]s are not touched.
     #[inline]
     pub fn leave(&self) -> Result<(), NotEntered> {
-        let raw = self.raw.get().checked_sub(1).ok_or(NotEntered)?;
-        self.raw.set(raw);
+        let raw = self.raw.get();
+        if raw > 0 {
+            self.raw.set(raw - 1);
+        } else if !self.record.stay().is_raw() {
+            return Err(NotEntered);
+        } else if self.more.get() > 0 {
+            self.record.no_longer_raw();
+        }
         self.release();
         Ok(())
     }
@@ -126,7 +134,7 @@ impl Participant {
     /// True while this participant holds a guard or is entered.
     #[inline]
     pub fn is_pinned(&self) -> bool {
-        self.depth.get() > 0
+        self.record.stay().is_inside()
     }
 
     /// Hands the open batch over, so that any participant can reclaim it once its grace period ends.
@@ -151,16 +159,18 @@ impl Participant {
     /// Under a guard of its own it reclaims what had expired before. From a reclaim function it
     /// reclaims nothing: that is going on already.
     pub fn collect(&self) -> Tally {
+        // First: the flush reclaims a part already.
+        let before = self.core().reclaimed_so_far();
         self.flush();
-        if self.collecting.get() {
+        if self.is_reclaiming() {
             return Tally::default();
         }
-        self.inner.core.collect_with(|| self.push())
+        self.core().collect_since(before, || self.push())
     }
 
     /// Pushes the domain one step on, like [`Domain::advance`].
     pub fn advance(&self) -> u64 {
-        if !self.collecting.get() {
+        if !self.is_reclaiming() {
             self.push_with_period();
         }
         self.inner.core.periods.completed()
@@ -172,7 +182,7 @@ impl Participant {
     /// [`BarrierError::GuardHeld`] and [`BarrierError::InReclaim`] at once, where it would wait for
     /// itself; [`BarrierError::TimedOut`] after `timeout`.
     pub fn barrier(&self, timeout: Duration) -> Result<(), BarrierError> {
-        if self.collecting.get() {
+        if self.is_reclaiming() {
             return Err(BarrierError::InReclaim);
         }
         if self.is_pinned() {
@@ -216,81 +226,93 @@ impl Participant {
         &self.record
     }
 
-    pub(crate) fn batch_blocks(&self) -> u32 {
-        self.batch_blocks
-    }
-
     // --- guards ---
 
-    #[inline]
-    fn acquire(&self, place: &'static Location<'static>) {
-        match self.depth.get() {
-            0 => self.acquire_outermost(place),
-            depth => self.depth.set(depth + 1),
+    /// Takes a guard or, if `raw`, an enter. Returns whether it is the outermost.
+    #[inline(always)]
+    fn acquire(&self, place: &'static Location<'static>, raw: bool) -> bool {
+        // Asking the collector's handle first spares the collector's pin the same question.
+        if self.handle.is_pinned() && self.is_pinned() {
+            self.more.set(self.more.get() + 1);
+            return false;
         }
-    }
-
-    #[inline]
-    fn acquire_outermost(&self, place: &'static Location<'static>) {
-        let guard = self.collector_guard();
-        // Read anew: rule R5.
-        let depth = self.depth.get();
-        self.depth.set(depth + 1);
-        if depth != 0 {
-            // A reclaim function that ran just now entered and did not leave: we are inside already.
-            return;
+        // May run reclaim functions.
+        let guard = self.handle.pin();
+        let stay = self.record.stay();
+        if stay.is_inside() {
+            self.acquired_inside(guard);
+            return false;
         }
-        let before = self.pinned.replace(Some(guard));
-        debug_assert!(before.is_none(), "pinned at depth 0");
-        let pins = self.record.entered(place);
-        if pins.is_multiple_of(GUARDS_PER_TICK) {
+        mem::forget(guard);
+        if self.record.entered_from(stay, place, raw) {
             self.tick();
         }
+        true
+    }
+
+    /// Rule R5: a reclaim function that ran in the collector's pin entered and did not leave.
+    #[cold]
+    #[inline(never)]
+    fn acquired_inside(&self, guard: cb::Guard) {
+        drop(guard);
+        self.more.set(self.more.get() + 1);
     }
 
     /// Ends one guard or enter.
     #[inline]
     pub(crate) fn release(&self) {
-        let depth = self.depth.get() - 1;
-        self.depth.set(depth);
-        if depth == 0 {
-            self.record.left();
-            drop(self.pinned.take());
-            if self.record.is_asked() || self.owed.get() {
-                self.answer();
-            }
+        let more = self.more.get();
+        if more > 0 {
+            self.more.set(more - 1);
+            return;
         }
+        self.record.left();
+        self.unpin();
+        if self.record.is_asked() {
+            self.answer();
+        }
+    }
+
+    /// Ends the collector's guard that [`acquire`](Self::acquire) forgot.
+    ///
+    /// It is not kept anywhere: writing it down and reading it back would cost a guard more than all
+    /// else that we add to it.
+    #[inline]
+    fn unpin(&self) {
+        // SAFETY: `acquire` forgot one guard since the last call: it takes one where the record says
+        // outside and enters it there, and all who call this have just left.
+        drop(unsafe { self.pinned.recall() });
     }
 
     /// Ends the guard and takes a new one, if it is the only one. Returns whether it was.
     pub(crate) fn repin(&self, place: &'static Location<'static>) -> bool {
-        if self.depth.get() != 1 {
+        if self.more.get() > 0 {
             return false;
         }
-        if let Some(mut guard) = self.pinned.take() {
-            // Runs no reclaim function.
-            guard.repin();
-            self.pinned.set(Some(guard));
-        }
+        // SAFETY: it is the guard that `acquire` forgot, and it is forgotten again.
+        let mut guard = ManuallyDrop::new(unsafe { self.pinned.recall() });
+        // Runs no reclaim function.
+        guard.repin();
+        let raw = self.record.stay().is_raw();
         self.record.left();
-        self.record.entered(place);
+        if self.record.entered(place, raw) {
+            self.record.note_pins();
+        }
         true
     }
 
-    /// A guard of the collector, nested or not. Taking it may run reclaim functions.
-    #[inline]
-    fn collector_guard(&self) -> cb::Guard {
-        let before = self.collecting.replace(true);
-        let guard = self.handle.pin();
-        self.collecting.set(before);
-        guard
+    /// True while reclaim functions of the domain run further up this stack.
+    fn is_reclaiming(&self) -> bool {
+        reclaiming::is_going_on(self.core().id)
     }
 
     // --- handing over ---
 
-    /// Looks at the age of the open batch.
+    /// Notes how many guards there were, and looks at the age of the open batch.
     #[cold]
+    #[inline(never)]
     fn tick(&self) {
+        self.record.note_pins();
         let core = self.core();
         let limit = core.config.batch_age.as_nanos() as u64;
         if self.record.opened_at().is_some_and(|at| core.now().saturating_sub(at) >= limit) {
@@ -300,6 +322,7 @@ impl Participant {
 
     /// Somebody asked for the open batch, or something is owed.
     #[cold]
+    #[inline(never)]
     pub(crate) fn answer(&self) {
         if self.open.is_empty() {
             self.record.answer_nothing();
@@ -310,7 +333,7 @@ impl Participant {
     /// Hands the open batch to the collector, if there is one, and helps when too much is pending.
     #[cold]
     pub(crate) fn hand_over(&self) {
-        let Some(taken) = self.open.take() else { return };
+        let Some(taken) = self.open.take(&self.record) else { return };
         let core = self.core();
         self.open.renumber(core.next_batch_number());
         core.ledger.release(taken.unused);
@@ -319,7 +342,7 @@ impl Participant {
         self.record.handed(u64::from(taken.blocks), taken.bytes);
         core.shared.batches.fetch_add(1, Ordering::Relaxed);
         let batch = SealedBatch::new(core, taken, era);
-        let guard = self.collector_guard();
+        let guard = self.handle.pin();
         // SAFETY:
         // 1. Rule R1: no reader that enters from now on can find the objects, and the collector waits
         //    for all that are inside.
@@ -334,28 +357,30 @@ impl Participant {
         }
         self.push_under(&guard);
         drop(guard);
-        if core.ledger.reserved() > core.config.watermark && !self.collecting.get() {
+        if core.ledger.reserved() > core.config.watermark && !self.is_reclaiming() {
             self.help();
         }
     }
 
     /// Makes what was deferred here visible to all, and collects a little.
     fn push(&self) {
-        let guard = self.collector_guard();
+        let guard = self.handle.pin();
         self.push_under(&guard);
     }
 
     /// The same, and a grace period starts though no batch asks for one.
     fn push_with_period(&self) {
-        let guard = self.collector_guard();
+        let guard = self.handle.pin();
         self.core().launch_period(&guard);
         self.push_under(&guard);
     }
 
     fn push_under(&self, guard: &cb::Guard) {
-        if self.collecting.get() {
-            // Rule R6: further up this stack a push is going on. It sees the debt when it is done.
+        if self.is_reclaiming() {
+            // Rule R6. If it is a push that goes on further up this stack, it sees the debt when it is
+            // done; if it is a pin or another handle's step, the next leave or retire does.
             self.owed.set(true);
+            self.record.ask();
             return;
         }
         self.core().launch_period_for_batches(guard);
@@ -363,9 +388,7 @@ impl Participant {
         // while this guard is held, so the loop ends with what had expired before.
         self.owed.set(true);
         while self.owed.take() {
-            self.collecting.set(true);
             guard.flush();
-            self.collecting.set(false);
         }
     }
 
@@ -390,10 +413,11 @@ impl Participant {
 
 impl Drop for Participant {
     fn drop(&mut self) {
-        // A guard that was forgotten, or an enter without a leave: nothing borrowed from it is alive.
-        if self.depth.replace(0) > 0 {
+        if self.is_pinned() {
+            // A guard that was forgotten, or an enter without a leave: nothing borrowed from it is
+            // alive.
             self.record.left();
-            drop(self.pinned.take());
+            self.unpin();
         }
         self.flush();
         // SAFETY: dropped once, here; nothing uses the handle afterwards. It pushes its bag to the
@@ -403,13 +427,43 @@ impl Drop for Participant {
     }
 }
 
+/// What a collector's guard of one handle is as a value: a pointer to the handle's state. Every guard of
+/// the handle is the same value, so one that was forgotten can be had back from this.
+///
+/// Not an `Option<cb::Guard>` written when a guard is forgotten: that store and its load would cost more
+/// than all else that a guard of ours does.
+#[derive(Clone, Copy)]
+struct GuardValue(NonNull<()>);
+
+// If a guard were more than a pointer, two of one handle could differ.
+const _: () = assert!(size_of::<cb::Guard>() == size_of::<NonNull<()>>());
+
+impl GuardValue {
+    fn of(handle: &cb::LocalHandle) -> Self {
+        let guard = handle.pin();
+        // SAFETY: of one size, as asserted above; a pointer to a handle's state is not null. What is
+        // kept is no guard: nobody drops it as such.
+        Self(unsafe { mem::transmute_copy(&guard) })
+    }
+
+    /// A guard that was forgotten.
+    ///
+    /// # Safety
+    /// A guard of the handle was forgotten, and has not been had back since; the handle is alive.
+    #[inline]
+    unsafe fn recall(self) -> cb::Guard {
+        // SAFETY: the bits are those of the guard that was forgotten.
+        unsafe { mem::transmute::<NonNull<()>, cb::Guard>(self.0) }
+    }
+}
+
 impl fmt::Debug for Participant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Participant")
             .field("domain", &self.inner.core.name)
             .field("number", &self.record.number())
-            .field("depth", &self.depth.get())
-            .field("open_blocks", &self.open.blocks())
+            .field("is_pinned", &self.is_pinned())
+            .field("open_blocks", &self.open.blocks(&self.record))
             .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
 use crate::stats::Counter;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// What others may know of one participant.
 ///
@@ -18,10 +18,12 @@ use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Mutex, Ordering};
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub struct Record {
-    /// Twice the number of outermost guards taken, less one while the last is held: odd = inside.
-    seq: AtomicU64,
-    /// Where that guard was taken.
-    place: AtomicPtr<Location<'static>>,
+    /// Whether the owner holds a guard, where it took it, and the low bits of how many it has taken: a
+    /// [`Stay`]. One word, because the collector's next read-modify-write waits for every store before
+    /// it: a guard writes this once when it begins and once when it ends.
+    stay: AtomicU64,
+    /// How many outermost guards it had taken when it last noted that.
+    noted: AtomicU64,
     /// Others ask the owner to hand over its open batch.
     asked: AtomicBool,
     /// Objects and bytes retired.
@@ -49,15 +51,84 @@ pub struct Record {
 /// A guard that is held, as seen from outside.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
+    /// Its number among the owner's outermost guards.
     pub(crate) seq: u64,
+    /// Where it was taken.
     pub(crate) place: &'static Location<'static>,
+}
+
+/// Outermost guards between two notes of their number, and two looks at the age of the open batch.
+const PINS_PER_NOTE: u16 = 64;
+
+/// Where an owner is, in one word: the address of the place where it took its outermost guard (48 bits,
+/// zero while it holds none; the lowest says that it was an enter), and how many it took, modulo 2^16.
+///
+/// 48 bits hold the address of any static: kernels map above that only where a program asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stay(u64);
+
+impl Stay {
+    const COUNT_BITS: u32 = u16::BITS;
+    const PLACE_BITS: u32 = u64::BITS - Self::COUNT_BITS;
+    const PLACE_MASK: u64 = (1 << Self::PLACE_BITS) - 1;
+    const RAW: u64 = 1;
+
+    const OUTSIDE: Stay = Stay(0);
+
+    #[inline]
+    fn enter(self, place: &'static Location<'static>, raw: bool) -> Self {
+        const { assert!(align_of::<Location<'static>>() > Self::RAW as usize) };
+        debug_assert!(!self.is_inside());
+        let address = std::ptr::from_ref(place).expose_provenance() as u64;
+        debug_assert!(address <= Self::PLACE_MASK);
+        let next = self.0.wrapping_add(1 << Self::PLACE_BITS);
+        Self(next | address | if raw { Self::RAW } else { 0 })
+    }
+
+    #[inline]
+    fn leave(self) -> Self {
+        Self(self.0 & !Self::PLACE_MASK)
+    }
+
+    fn without_raw(self) -> Self {
+        Self(self.0 & !Self::RAW)
+    }
+
+    /// True under a guard or an enter.
+    #[inline]
+    pub(crate) fn is_inside(self) -> bool {
+        self.0 & Self::PLACE_MASK != 0
+    }
+
+    /// True if the outermost was an enter that was not left yet.
+    #[inline]
+    pub(crate) fn is_raw(self) -> bool {
+        self.0 & Self::RAW != 0
+    }
+
+    #[inline]
+    fn count(self) -> u16 {
+        (self.0 >> Self::PLACE_BITS) as u16
+    }
+
+    /// The whole count, by one that is less than 2^15 away.
+    fn count_near(self, near: u64) -> u64 {
+        near.wrapping_add_signed(i64::from(self.count().wrapping_sub(near as u16) as i16))
+    }
+
+    fn place(self) -> Option<&'static Location<'static>> {
+        let address = self.0 & Self::PLACE_MASK & !Self::RAW;
+        let place = std::ptr::with_exposed_provenance::<Location<'static>>(address as usize);
+        // SAFETY: rule P1. `enter` puts the addresses of `'static` places there only, and exposes them.
+        unsafe { place.as_ref() }
+    }
 }
 
 impl Record {
     fn new(number: usize, thread: Arc<str>) -> Self {
         Self {
-            seq: AtomicU64::new(0),
-            place: AtomicPtr::new(std::ptr::null_mut()),
+            stay: AtomicU64::new(Stay::OUTSIDE.0),
+            noted: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             retired_blocks: Counter::new(),
             retired_bytes: Counter::new(),
@@ -75,31 +146,61 @@ impl Record {
 
     // --- the owner's side (rule P1) ---
 
-    /// The owner took an outermost guard at `place`. Returns the number of such guards so far.
+    /// Where the owner itself is.
     #[inline]
-    pub fn entered(&self, place: &'static Location<'static>) -> u64 {
-        let seq = self.seq.load(Ordering::Relaxed).wrapping_add(1);
-        debug_assert!(!seq.is_multiple_of(2), "the owner was inside already");
-        // Release: pairs with the acquire in `held`; who reads this place also reads, afterwards, a
-        // `seq` at least as new as the leave before it, and so cannot match it to an older guard.
-        self.place.store(std::ptr::from_ref(place).cast_mut(), Ordering::Release);
-        self.seq.store(seq, Ordering::Release);
-        seq.div_ceil(2)
+    pub(crate) fn stay(&self) -> Stay {
+        Stay(self.stay.load(Ordering::Relaxed))
     }
 
-    /// The owner left its outermost guard.
+    /// The owner takes an outermost guard or, if `raw`, an outermost enter at `place`. Returns true once
+    /// in a while: then [`note_pins`](Self::note_pins) is due.
+    #[inline]
+    pub fn entered(&self, place: &'static Location<'static>, raw: bool) -> bool {
+        self.entered_from(self.stay(), place, raw)
+    }
+
+    /// The same for an owner who has just asked where it is.
+    #[inline]
+    pub(crate) fn entered_from(
+        &self,
+        stay: Stay,
+        place: &'static Location<'static>,
+        raw: bool,
+    ) -> bool {
+        let stay = stay.enter(place, raw);
+        // Relaxed: the word stands for itself, and a place is a static.
+        self.stay.store(stay.0, Ordering::Relaxed);
+        stay.count().is_multiple_of(PINS_PER_NOTE)
+    }
+
+    /// The owner has left its outermost enter, and goes on inside under a guard.
+    pub(crate) fn no_longer_raw(&self) {
+        self.stay.store(self.stay().without_raw().0, Ordering::Relaxed);
+    }
+
+    /// The owner left its last guard.
     #[inline]
     pub fn left(&self) {
-        let seq = self.seq.load(Ordering::Relaxed).wrapping_add(1);
-        debug_assert!(seq.is_multiple_of(2), "the owner was not inside");
-        self.seq.store(seq, Ordering::Release);
+        self.stay.store(self.stay().leave().0, Ordering::Relaxed);
     }
 
-    /// The owner retired one object.
+    /// Brings `noted` up to date. The owner calls it at least every 2^15 guards.
+    pub fn note_pins(&self) {
+        self.noted.store(self.pins(), Ordering::Relaxed);
+    }
+
+    /// The owner retired one object: `blocks` and `bytes` are the new totals, which the owner knows.
     #[inline]
+    pub(crate) fn retired_up_to(&self, blocks: u64, bytes: u64) {
+        self.retired_blocks.set(blocks);
+        self.retired_bytes.set(bytes);
+    }
+
+    /// The owner retired one object of `bytes`.
+    #[cfg(any(test, flagstone_loom))]
     pub fn retired(&self, bytes: u64) {
-        self.retired_blocks.add(1);
-        self.retired_bytes.add(bytes);
+        let (blocks, before) = self.retired_so_far();
+        self.retired_up_to(blocks.wrapping_add(1), before.wrapping_add(bytes));
     }
 
     /// The owner's open batch got its first object at `now`.
@@ -134,10 +235,7 @@ impl Record {
 
     /// Gives the record up. The owner has handed over its batch and holds no guard (rule P3).
     pub fn release(&self) {
-        debug_assert!(
-            self.seq.load(Ordering::Relaxed).is_multiple_of(2),
-            "released inside a guard"
-        );
+        debug_assert!(!self.stay().is_inside(), "released inside a guard");
         debug_assert_eq!(self.open(), (0, 0), "released with an open batch");
         let ordering = if cfg!(flagstone_weaken = "record_release_relaxed") {
             Ordering::Relaxed
@@ -178,10 +276,11 @@ impl Record {
 
     /// Outermost guards taken so far.
     pub fn pins(&self) -> u64 {
-        self.seq.load(Ordering::Relaxed).div_ceil(2)
+        self.pins_and_stay().0
     }
 
     /// Objects and bytes retired so far.
+    #[inline]
     pub fn retired_so_far(&self) -> (u64, u64) {
         (self.retired_blocks.get(), self.retired_bytes.get())
     }
@@ -206,20 +305,24 @@ impl Record {
 
     /// The guard that the owner holds, if it holds one.
     pub(crate) fn held(&self) -> Option<Held> {
-        let seq = self.seq.load(Ordering::Acquire);
-        if seq.is_multiple_of(2) {
-            return None;
+        let (seq, stay) = self.pins_and_stay();
+        Some(Held { seq, place: stay.place()? })
+    }
+
+    /// The number of outermost guards so far, and the word of the last.
+    fn pins_and_stay(&self) -> (u64, Stay) {
+        let mut stay = self.stay();
+        loop {
+            // Acquire: keeps the second look at `stay` after this.
+            let noted = self.noted.load(Ordering::Acquire);
+            let again = self.stay();
+            // If the word stood still around the look at `noted`, the two are at most as far apart as
+            // the owner lets them get, and the low bits tell which way and how far.
+            if again == stay {
+                return (stay.count_near(noted), stay);
+            }
+            stay = again;
         }
-        // Acquire: pairs with the release in `entered`.
-        let place = self.place.load(Ordering::Acquire);
-        if self.seq.load(Ordering::Relaxed) != seq {
-            // Another guard by now: it is young, and the next look finds it.
-            return None;
-        }
-        // SAFETY: rule P1. `entered` stores references to `'static` locations only, and one was
-        // stored before `seq` first became odd.
-        let place = unsafe { place.as_ref() }?;
-        Some(Held { seq, place })
     }
 
     /// Name of the owner's thread.
@@ -324,6 +427,8 @@ impl Drop for Registry {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -350,9 +455,9 @@ mod tests {
         let record = registry.claim("a");
         assert!(record.held().is_none());
         let place = Location::caller();
-        assert_eq!(record.entered(place), 1);
+        record.entered(place, false);
         let held = record.held().expect("inside");
-        assert_eq!(held.place, place);
+        assert_eq!((held.seq, held.place), (1, place));
         assert_eq!(record.observe(held, 7), 7);
         assert_eq!(record.observe(held, 9), 7, "seen held since 7");
         assert!(record.first_report(held));
@@ -360,10 +465,44 @@ mod tests {
         record.left();
         assert!(record.held().is_none());
         assert_eq!(record.pins(), 1);
-        assert_eq!(record.entered(place), 2);
+        record.entered(place, true);
         let next = record.held().expect("inside again");
+        assert_eq!((next.seq, next.place), (2, place));
         assert_eq!(record.observe(next, 11), 11, "another guard");
         assert!(record.first_report(next));
+    }
+
+    #[test]
+    fn guards_are_counted_past_the_bits_of_the_word() {
+        let registry = Registry::new();
+        let record = registry.claim("a");
+        for n in 1..=200_000 {
+            if record.entered(Location::caller(), false) {
+                record.note_pins();
+            }
+            record.left();
+            assert_eq!(record.pins(), n);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_stay_gives_back_what_went_in(
+            before: u16, noted: u64, raw: bool, off in -0x7fff..0x7fff_i64,
+        ) {
+            let place = Location::caller();
+            let outside = Stay(u64::from(before) << Stay::PLACE_BITS);
+            let inside = outside.enter(place, raw);
+            prop_assert!(inside.is_inside() && !outside.is_inside());
+            prop_assert_eq!(inside.is_raw(), raw);
+            prop_assert_eq!(inside.place(), Some(place));
+            prop_assert_eq!(inside.without_raw().place(), Some(place));
+            prop_assert_eq!(inside.count(), before.wrapping_add(1));
+            prop_assert_eq!(inside.leave(), Stay(u64::from(inside.count()) << Stay::PLACE_BITS));
+            let count = noted.wrapping_add_signed(off);
+            let stay = Stay(count << Stay::PLACE_BITS);
+            prop_assert_eq!(stay.count_near(noted), count);
+        }
     }
 
     #[test]

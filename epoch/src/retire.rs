@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 
 use crate::batch::chunk::Entry;
 use crate::batch::node::{Linked, Reclaim, RetireNode};
+use crate::batch::open::Room;
 use crate::domain::Config;
 use crate::participant::Participant;
 use crate::sync::Ordering;
@@ -73,10 +74,10 @@ impl Participant {
     ///   included.
     #[inline]
     pub unsafe fn retire(&self, node: NonNull<RetireNode>, bytes: usize, reclaim: Reclaim) {
-        let bytes = self.make_room(bytes);
-        // SAFETY: the caller's promises are rules R1 to R4; `make_room` saw to the quota.
-        unsafe { self.open().push(node, bytes, reclaim) };
-        self.joined(bytes);
+        let room = self.make_room(bytes);
+        // SAFETY: the caller's promises are rules R1 to R4.
+        let complete = unsafe { self.open().push(self.record(), room, node, reclaim) };
+        self.joined(complete);
     }
 
     /// Like [`retire`](Self::retire), within the hard limit.
@@ -93,10 +94,10 @@ impl Participant {
         bytes: usize,
         reclaim: Reclaim,
     ) -> Result<(), RetireError<NonNull<RetireNode>>> {
-        let bytes = self.try_make_room(bytes).map_err(|full| full.map(|()| node))?;
+        let room = self.try_make_room(bytes).map_err(|full| full.map(|()| node))?;
         // SAFETY: as in `retire`.
-        unsafe { self.open().push(node, bytes, reclaim) };
-        self.joined(bytes);
+        let complete = unsafe { self.open().push(self.record(), room, node, reclaim) };
+        self.joined(complete);
         Ok(())
     }
 
@@ -130,6 +131,50 @@ impl Participant {
             .map_err(|full| full.map(NonNull::cast))
     }
 
+    /// Retires an object that has no node, because readers may look at every byte of it. The link is
+    /// kept out of line, which allocates about 1 KiB for every 60 objects.
+    ///
+    /// # Safety
+    /// - `object` stays in place until `reclaim` has run, which is called once with it.
+    /// - No reader that takes its guard from now on can find it, and those who found it hold a guard of
+    ///   this domain.
+    /// - `reclaim` may be called on any thread, at any later time, the drop of the domain included.
+    #[inline]
+    pub unsafe fn retire_unlinked(
+        &self,
+        object: NonNull<u8>,
+        bytes: usize,
+        reclaim: unsafe fn(NonNull<u8>),
+    ) {
+        let room = self.make_room(bytes);
+        let entry = Entry { object, reclaim };
+        // SAFETY: the caller's promises are rules R1, R3 and R4.
+        let complete = unsafe { self.open().push_entry(self.record(), room, entry, self.core()) };
+        self.joined(complete);
+    }
+
+    /// Like [`retire_unlinked`](Self::retire_unlinked), within the hard limit.
+    ///
+    /// # Errors
+    /// As for [`try_retire`](Self::try_retire).
+    ///
+    /// # Safety
+    /// As for [`retire_unlinked`](Self::retire_unlinked).
+    #[inline]
+    pub unsafe fn try_retire_unlinked(
+        &self,
+        object: NonNull<u8>,
+        bytes: usize,
+        reclaim: unsafe fn(NonNull<u8>),
+    ) -> Result<(), RetireError<NonNull<u8>>> {
+        let room = self.try_make_room(bytes).map_err(|full| full.map(|()| object))?;
+        let entry = Entry { object, reclaim };
+        // SAFETY: as in `retire_unlinked`.
+        let complete = unsafe { self.open().push_entry(self.record(), room, entry, self.core()) };
+        self.joined(complete);
+        Ok(())
+    }
+
     /// Retires a box, whatever is pending. For objects without a node: allocates about 1 KiB for every
     /// 60 of them.
     ///
@@ -139,10 +184,8 @@ impl Participant {
     ///   this domain.
     #[inline]
     pub unsafe fn retire_box<T: Send + 'static>(&self, object: NonNull<T>) {
-        let bytes = self.make_room(size_of::<T>());
         // SAFETY: the caller's promises; `T` is `Send` and `'static`, so it may drop anywhere, later.
-        unsafe { self.open().push_entry(Entry::boxed(object), bytes, self.core()) };
-        self.joined(bytes);
+        unsafe { self.retire_unlinked(object.cast(), size_of::<T>(), drop_box::<T>) }
     }
 
     /// Like [`retire_box`](Self::retire_box), within the hard limit.
@@ -157,11 +200,9 @@ impl Participant {
         &self,
         object: NonNull<T>,
     ) -> Result<(), RetireError<NonNull<T>>> {
-        let bytes = self.try_make_room(size_of::<T>()).map_err(|full| full.map(|()| object))?;
         // SAFETY: as in `retire_box`.
-        unsafe { self.open().push_entry(Entry::boxed(object), bytes, self.core()) };
-        self.joined(bytes);
-        Ok(())
+        unsafe { self.try_retire_unlinked(object.cast(), size_of::<T>(), drop_box::<T>) }
+            .map_err(|full| full.map(NonNull::cast))
     }
 
     /// Drops `object` after a grace period, whatever is pending. Safe, for the caller owns it alone:
@@ -186,44 +227,39 @@ impl Participant {
         })
     }
 
-    /// Reserves room for an object and returns the bytes that it counts for.
+    /// Reserves room for an object of `bytes`.
     #[inline]
-    pub(crate) fn make_room(&self, bytes: usize) -> u64 {
+    pub(crate) fn make_room(&self, bytes: usize) -> Room {
         let bytes = countable(bytes);
-        if !self.has_room(bytes) {
-            self.make_room_slow(bytes);
+        match self.open().room(self.record(), bytes) {
+            Some(room) => room,
+            None => self.make_room_slow(bytes),
         }
-        bytes
     }
 
     #[inline]
-    pub(crate) fn try_make_room(&self, bytes: usize) -> Result<u64, RetireError<()>> {
+    pub(crate) fn try_make_room(&self, bytes: usize) -> Result<Room, RetireError<()>> {
         let bytes = countable(bytes);
-        if !self.has_room(bytes) {
-            self.try_make_room_slow(bytes)?;
+        match self.open().room(self.record(), bytes) {
+            Some(room) => Ok(room),
+            None => self.try_make_room_slow(bytes),
         }
-        Ok(bytes)
-    }
-
-    #[inline]
-    pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        !self.open().is_empty() && bytes <= self.open().quota()
     }
 
     #[cold]
-    fn make_room_slow(&self, bytes: u64) {
+    fn make_room_slow(&self, bytes: u64) -> Room {
         self.hand_over();
-        if self.try_grant(bytes).is_err() {
+        self.try_grant(bytes).unwrap_or_else(|_| {
             self.core().ledger.reserve(bytes);
-            self.grant(bytes);
-        }
+            self.grant(bytes, bytes)
+        })
     }
 
     #[cold]
-    fn try_make_room_slow(&self, bytes: u64) -> Result<(), RetireError<()>> {
+    fn try_make_room_slow(&self, bytes: u64) -> Result<Room, RetireError<()>> {
         self.hand_over();
-        if self.try_grant(bytes).is_ok() {
-            return Ok(());
+        if let Ok(room) = self.try_grant(bytes) {
+            return Ok(room);
         }
         self.collect();
         self.try_grant(bytes).map_err(|reserved| {
@@ -234,38 +270,39 @@ impl Participant {
         })
     }
 
-    /// Gets the open batch a quota of `bytes` at least: a whole batch's worth if it is empty and the
+    /// Room for an object of `bytes`: that of a whole batch is reserved with it if none is open and the
     /// limit allows.
-    fn try_grant(&self, bytes: u64) -> Result<(), u64> {
+    fn try_grant(&self, bytes: u64) -> Result<Room, u64> {
         // Reclaim functions that ran in the hand-over may have begun a batch.
-        if self.has_room(bytes) {
-            return Ok(());
+        if let Some(room) = self.open().room(self.record(), bytes) {
+            return Ok(room);
         }
         let ledger = &self.core().ledger;
         let whole = bytes.max(self.core().config.batch_bytes);
         if self.open().is_empty() && ledger.try_reserve(whole).is_ok() {
-            self.grant(whole);
-        } else {
-            ledger.try_reserve(bytes)?;
-            self.grant(bytes);
+            return Ok(self.grant(bytes, whole));
         }
-        Ok(())
+        ledger.try_reserve(bytes)?;
+        Ok(self.grant(bytes, bytes))
     }
 
-    /// Adds reserved bytes to the open batch's quota; the caller adds an object next.
-    fn grant(&self, bytes: u64) {
-        if self.open().is_empty() {
-            self.record().opened(self.core().now());
+    /// Gives `granted` reserved bytes to the open batch, and takes room for an object of `bytes` out of
+    /// them.
+    fn grant(&self, bytes: u64, granted: u64) -> Room {
+        let (open, record) = (self.open(), self.record());
+        if open.is_empty() {
+            record.opened(self.core().now());
         }
-        self.open().grant(bytes);
+        open.grant(record, granted, self.core().config.batch_blocks);
+        let room = open.room(record, bytes);
+        // An open batch that is full was handed over by the retire that filled it.
+        room.unwrap_or_else(|| unreachable!("granted {granted} bytes have no room for {bytes}"))
     }
 
-    /// An object of `bytes` has joined the open batch.
+    /// An object has joined the open batch, and completed it or not.
     #[inline]
-    pub(crate) fn joined(&self, bytes: u64) {
-        self.record().retired(bytes);
-        let open = self.open();
-        if open.blocks() >= self.batch_blocks() || open.quota() == 0 || self.record().is_asked() {
+    pub(crate) fn joined(&self, complete: bool) {
+        if complete || self.record().is_asked() {
             self.hand_over();
         }
     }
@@ -275,4 +312,11 @@ impl Participant {
 #[inline]
 pub(crate) fn countable(bytes: usize) -> u64 {
     (bytes as u64).min(Config::MAX_OBJECT)
+}
+
+/// # Safety
+/// `object` came from [`Box::<T>::into_raw`](Box::into_raw); called once (rules R3, R4).
+unsafe fn drop_box<T>(object: NonNull<u8>) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { Box::from_raw(object.cast::<T>().as_ptr()) });
 }

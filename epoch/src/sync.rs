@@ -14,19 +14,33 @@ mod imp {
     use std::sync::atomic;
 
     pub(crate) type AtomicBool = atomic::AtomicBool;
-    pub(crate) type AtomicPtr<T> = atomic::AtomicPtr<T>;
     pub(crate) type AtomicU64 = atomic::AtomicU64;
 
     pub(crate) use std::sync::Mutex;
     pub(crate) use std::sync::atomic::{Ordering, fence};
     pub(crate) use std::thread::yield_now;
+
+    /// A thread-local without a destructor; reading it is one load.
+    macro_rules! thread_cell {
+        ($name:ident: $type:ty = $value:expr) => {
+            std::thread_local! { static $name: $type = const { $value } }
+        };
+    }
+    pub(crate) use thread_cell;
 }
 
 #[cfg(flagstone_loom)]
 mod imp {
     pub(crate) use loom::sync::Mutex;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
     pub(crate) use loom::thread::yield_now;
+
+    macro_rules! thread_cell {
+        ($name:ident: $type:ty = $value:expr) => {
+            loom::thread_local! { static $name: $type = $value }
+        };
+    }
+    pub(crate) use thread_cell;
 }
 
 pub(crate) use imp::*;

@@ -3,6 +3,7 @@
 mod common;
 
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::thread;
 
 use common::{Drops, Embedded, Gate, eventually};
@@ -157,6 +158,77 @@ fn nested_guards_end_with_the_last() {
     writer.collect();
     assert_eq!(drops.count(), 1);
     assert_eq!(domain.snapshot().pins, 1, "nested guards are no pins of their own");
+}
+
+/// Guards and enters may end in any order; the participant is inside until the last of them is gone,
+/// and a leave never ends a guard.
+#[test]
+fn guards_and_enters_end_in_any_order() {
+    let domain = Domain::new();
+    let drops = Drops::default();
+    let (reader, writer) = (domain.register(), domain.register());
+    // Each step takes a guard (G), enters (E), drops the oldest guard (d) or leaves (l).
+    for steps in ["GEdl", "GEld", "EGld", "EGdl", "EElGld", "EGElld", "GEGddl", "EGlEdl", "EEGlld"]
+    {
+        let mut guards = std::collections::VecDeque::new();
+        let (mut held, mut entered) = (0, 0);
+        for step in steps.chars() {
+            match step {
+                'G' => guards.push_back(reader.pin()),
+                'E' => reader.enter(),
+                'd' => drop(guards.pop_front()),
+                _ => reader.leave().expect("entered"),
+            }
+            held += if step.is_uppercase() { 1 } else { -1 };
+            entered += i32::from(step == 'E') - i32::from(step == 'l');
+            assert_eq!(reader.is_pinned(), held > 0, "{steps} at {step}");
+            assert_eq!(domain.snapshot().pinned, u64::from(held > 0), "{steps} at {step}");
+            if entered == 0 {
+                reader.leave().expect_err("nothing to leave");
+            }
+            // Retired while it is inside, and so kept.
+            let before = drops.count();
+            writer.defer_drop(Box::new(drops.probe()));
+            writer.collect();
+            assert_eq!(drops.count() > before, held == 0, "{steps} at {step}");
+        }
+    }
+}
+
+/// A reclaim function may enter and stay; whoever runs it is inside then, and seen to be.
+#[test]
+fn a_reclaim_function_may_enter() {
+    struct Enters(Rc<Participant>);
+    impl Drop for Enters {
+        fn drop(&mut self) {
+            self.0.enter();
+        }
+    }
+    // SAFETY: it is dropped on this thread, which has the only participants of the domain.
+    unsafe impl Send for Enters {}
+
+    let domain = Domain::new();
+    let participant = Rc::new(domain.register());
+    participant.defer_drop(Box::new(Enters(Rc::clone(&participant))));
+    participant.flush();
+    // Until the collector's own collecting in a pin has run it.
+    let mut pins = 0;
+    while !participant.is_pinned() {
+        pins += 1;
+        assert!(pins < 10_000, "never reclaimed");
+        let guard = participant.pin();
+        let entered_meanwhile = domain.snapshot().reclaimed.blocks == 1;
+        drop(guard);
+        assert_eq!(participant.is_pinned(), entered_meanwhile);
+    }
+    let other = domain.register();
+    let drops = Drops::default();
+    other.defer_drop(Box::new(drops.probe()));
+    other.collect();
+    assert_eq!(drops.count(), 0, "the enter holds");
+    participant.leave().expect("entered by the reclaim function");
+    other.collect();
+    assert_eq!(drops.count(), 1);
 }
 
 #[test]

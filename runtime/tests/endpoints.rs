@@ -60,6 +60,32 @@ fn only_get_and_head_are_allowed() {
     }
 }
 
+// requirement: D10
+#[test]
+fn a_purge_is_posted_reports_and_is_not_to_be_had_from_a_page() {
+    let server = Server::start(config());
+    let post = |headers: &str| {
+        let request =
+            format!("POST /purge HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: 0\r\n\r\n");
+        server.connect().request(&request)
+    };
+    let response = post("");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    let report: Value = serde_json::from_str(&response.body).unwrap();
+    for kind in ["slabs", "parts", "large", "segments", "total"] {
+        assert!(report["returned"][kind].is_u64(), "{report}");
+    }
+    for why in ["leased_shards", "outbox_bytes", "pending_inboxes", "refused_bytes"] {
+        assert!(report["unreachable"][why].is_u64(), "{report}");
+    }
+    assert_eq!(post("Origin: http://example.org\r\n").status, 403);
+    assert_eq!(post("Sec-Fetch-Site: cross-site\r\n").status, 403);
+    let response = server.get("/purge");
+    assert_eq!(response.status, 405);
+    assert_eq!(response.header("allow"), Some("POST"));
+}
+
 #[test]
 fn head_gives_the_length_and_no_body() {
     let server = Server::start(config());

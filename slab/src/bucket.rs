@@ -8,7 +8,7 @@
 
 use crate::counter::{Counter, SharedCounter, came_and_went};
 use crate::layout::{Block, LinkKey, Owner, OwnerKind, Slab, SlabList, SlabPtr};
-use crate::lock::{ContentionThreshold, CountedLock};
+use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os::debug_check;
 use crate::shard::{Chain, owner_word};
 use crate::stats::{LockSite, LockSnapshot};
@@ -26,13 +26,16 @@ pub(crate) struct Bucket {
     listed: Counter,
 }
 
-struct BucketSlabs {
+pub(crate) struct BucketSlabs {
     /// Slabs with free blocks. Full ones are in no list and marked in their owner word.
     partial: SlabList,
 }
 
 // SAFETY: the raw pointers name slabs that the lock's holder owns (rule B1).
 unsafe impl Send for BucketSlabs {}
+
+/// The bucket's lock, held.
+pub(crate) type BucketLock<'a> = Held<'a, BucketSlabs>;
 
 /// What a bucket gave.
 pub(crate) struct BucketAlloc {
@@ -132,6 +135,33 @@ impl Bucket {
             }
         }
         BucketFree::Done
+    }
+
+    /// Holds the lock without timing the hold: over a fork.
+    pub(crate) fn hold(&self, threshold: &ContentionThreshold) -> BucketLock<'_> {
+        self.slabs.lock(threshold).untimed()
+    }
+
+    /// Makes the bucket the owner of a slab whose shard was orphaned, if it still is the shard's:
+    /// every block counts as out, and those that come back serve again (rule K1).
+    ///
+    /// # Safety
+    /// A block of the slab is out; `owner` is the word of an orphaned shard, whose holder is gone.
+    pub(crate) unsafe fn adopt_orphan(
+        &self,
+        slab: &Slab,
+        owner: Owner,
+        purged_bytes: &SharedCounter,
+        threshold: &ContentionThreshold,
+    ) {
+        let _held = self.slabs.lock(threshold);
+        let word = owner_word(slab);
+        if word.get() != owner {
+            return;
+        }
+        let purged = slab.forget_free_blocks();
+        purged_bytes.sub(purged);
+        word.set(Owner::BUCKET.full());
     }
 
     /// Puts a slab with free blocks into the bucket.

@@ -41,7 +41,7 @@ pub mod thread;
 pub mod typed;
 
 #[cfg(not(flagstone_loom))]
-pub use heap::{Flagstone, Heap};
+pub use heap::{Flagstone, Heap, untyped};
 #[cfg(not(flagstone_loom))]
 pub use layout::{ClassTable, ClassTableError};
 

@@ -143,6 +143,15 @@ impl LockStats {
     }
 }
 
+impl<T> Held<'_, T> {
+    /// The same hold, left out of the hold times.
+    #[cfg_attr(flagstone_loom, allow(dead_code, reason = "the models do not fork"))]
+    pub(crate) fn untimed(mut self) -> Self {
+        self.since = None;
+        self
+    }
+}
+
 impl<T> Deref for Held<'_, T> {
     type Target = T;
 

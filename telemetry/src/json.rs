@@ -9,8 +9,8 @@
 //! turns on its feature `preserve_order`. Either way it is the same from call to call.
 
 use flagstone_slab::stats::{
-    ClassSnapshot, FallbackSnapshot, HeapSnapshot, LockSite, LockSnapshot, ShardSnapshot,
-    ShardState,
+    ClassSnapshot, FallbackSnapshot, HeapSnapshot, LockSite, LockSnapshot, PurgeReport,
+    ShardSnapshot, ShardState,
 };
 use serde_json::{Value, json};
 
@@ -68,6 +68,8 @@ fn heap(heap: &HeapSnapshot) -> Value {
             "drained_batches": remote.drained_batches,
             "forwarded_batches": remote.forwarded_batches,
             "outbox_bytes": remote.outbox_bytes,
+            "pending_inboxes": remote.pending_inboxes,
+            "oldest_inbox_nanos": remote.oldest_inbox_nanos,
             "pending_blocks": heap.deferred_blocks(),
         },
         "segments": {
@@ -79,6 +81,7 @@ fn heap(heap: &HeapSnapshot) -> Value {
             "free_clean_bytes": segments.free_clean_bytes,
             "purged_bytes_total": segments.purged_bytes_total,
             "purges_total": segments.purges_total,
+            "refused_purges_total": segments.refused_purges_total,
             "slabs_returned_total": segments.slabs_returned_total,
         },
         "tiers": {
@@ -89,6 +92,32 @@ fn heap(heap: &HeapSnapshot) -> Value {
             "fallback_hits": tiers.fallback_hits,
             "lease_refusals": tiers.lease_refusals,
             "failures": tiers.failures,
+        },
+    })
+}
+
+/// What a purge gave back and what it could not reach, in the style of [`to_value`].
+pub fn purge(report: &PurgeReport) -> Value {
+    let returned = &report.returned;
+    json!({
+        "returned": {
+            "slabs": returned.slabs,
+            "parts": returned.parts,
+            "large": returned.large,
+            "segments": returned.segments,
+            "total": returned.total(),
+        },
+        "slabs_returned": report.scavenged.slabs_returned,
+        "segments_unmapped": report.scavenged.segments_unmapped,
+        "blocks_drained": report.scavenged.blocks_drained,
+        "unreachable": {
+            "leased_shards": report.unreachable_shards,
+            "contested_shards": report.contested_shards,
+            "outbox_bytes": report.outbox_bytes,
+            "pending_inboxes": report.pending_inboxes,
+            "oldest_inbox_nanos": report.oldest_inbox_nanos,
+            "refused_bytes": report.refused_bytes,
+            "pinned_free_bytes": report.pinned_free_bytes,
         },
     })
 }
@@ -129,6 +158,7 @@ fn shard(shard: &ShardSnapshot) -> Value {
         "remote_drained_batches": shard.remote_drained_batches,
         "forwarded_batches": shard.forwarded_batches,
         "outbox_bytes": shard.outbox_bytes,
+        "inbox_nanos": shard.inbox_nanos,
     })
 }
 

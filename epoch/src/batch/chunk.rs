@@ -14,23 +14,11 @@ use crate::domain::Core;
 /// How many objects a chunk links. Chosen so that a chunk takes just under 1 KiB, not measured.
 const CAPACITY: usize = if cfg!(any(miri, flagstone_loom)) { 3 } else { 60 };
 
-/// An object without a node, and what drops it.
+/// An object without a node, and what reclaims it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
-    object: NonNull<u8>,
-    drop: unsafe fn(NonNull<u8>),
-}
-
-impl Entry {
-    /// An entry that drops the box that `object` came from.
-    pub(crate) fn boxed<T>(object: NonNull<T>) -> Self {
-        unsafe fn drop_box<T>(object: NonNull<u8>) {
-            // SAFETY: rule R3: the retirer promised that this came from `Box::<T>::into_raw`, and an
-            // entry runs once (rule R4).
-            drop(unsafe { Box::from_raw(object.cast::<T>().as_ptr()) });
-        }
-        Self { object: object.cast(), drop: drop_box::<T> }
-    }
+    pub(crate) object: NonNull<u8>,
+    pub(crate) reclaim: unsafe fn(NonNull<u8>),
 }
 
 #[repr(C)]
@@ -82,7 +70,7 @@ impl Chunk {
             AssertUnwindSafe(|| match entries.next() {
                 Some(entry) => {
                     // SAFETY: rules R3 and R4; the iterator has moved on before the call.
-                    unsafe { (entry.drop)(entry.object) };
+                    unsafe { (entry.reclaim)(entry.object) };
                     true
                 }
                 None => false,

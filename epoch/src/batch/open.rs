@@ -1,7 +1,10 @@
 //! The batch that a participant adds to.
 //!
-//! Owned by one participant and touched by its thread alone (rule P1). Nothing here calls out, so
-//! reclaim functions that retire more find it in order at any time (rule R5).
+//! Owned by one participant and touched by its thread alone (rule P1). It keeps no counts of its own:
+//! the participant's [`Record`] counts all that was ever retired, and the batch notes at which totals it
+//! began, is full, and has used up its reserved bytes. So an object that joins costs the link, the head
+//! and the two totals. Nothing here calls out, so reclaim functions that retire more find it in order
+//! at any time (rule R5).
 
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -10,19 +13,20 @@ use std::sync::Arc;
 use super::chunk::{Chunk, Entry};
 use super::node::{Reclaim, RetireNode};
 use crate::domain::Core;
+use crate::registry::Record;
 
 #[derive(Debug, Default)]
 pub(crate) struct OpenBatch {
     head: Cell<Option<NonNull<RetireNode>>>,
     /// The chunk that still has room, if the batch has one.
     chunk: Cell<Option<NonNull<Chunk>>>,
-    /// Objects in the batch.
-    blocks: Cell<u32>,
-    /// Their bytes.
-    bytes: Cell<u64>,
-    /// Bytes reserved for the batch and not used yet.
-    quota: Cell<u64>,
-    /// Tells this batch from every other of the domain (rule R7); kept when it is taken out.
+    /// Total of objects with which the batch is full: not above the total while there is no batch.
+    end_blocks: Cell<u64>,
+    /// Total of bytes with which what was reserved for the batch is used up.
+    end_bytes: Cell<u64>,
+    /// Totals before the first object of the batch.
+    start: Cell<(u64, u64)>,
+    /// Tells this batch from every other of the domain (rule R8); kept when it is taken out.
     number: Cell<u64>,
 }
 
@@ -36,21 +40,26 @@ pub(crate) struct Taken {
     pub(crate) unused: u64,
 }
 
+/// Room for one object: the participant's totals once it has joined.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub(crate) struct Room {
+    blocks: u64,
+    bytes: u64,
+}
+
 impl OpenBatch {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.blocks.get() == 0
+        self.head.get().is_none()
     }
 
-    #[inline]
-    pub(crate) fn blocks(&self) -> u32 {
-        self.blocks.get()
-    }
-
-    /// Bytes that may still join.
-    #[inline]
-    pub(crate) fn quota(&self) -> u64 {
-        self.quota.get()
+    /// Objects in the batch.
+    pub(crate) fn blocks(&self, record: &Record) -> u64 {
+        match self.head.get() {
+            Some(_) => record.retired_so_far().0 - self.start.get().0,
+            None => 0,
+        }
     }
 
     /// The batch's number, see [`renumber`](Self::renumber).
@@ -64,62 +73,91 @@ impl OpenBatch {
         self.number.set(number);
     }
 
-    /// Adds `bytes` to the quota; they are reserved in the ledger (rule L1).
-    pub(crate) fn grant(&self, bytes: u64) {
-        self.quota.set(self.quota.get() + bytes);
+    /// Room for an object of `bytes`, if there is a batch and it has some.
+    #[inline]
+    pub(crate) fn room(&self, record: &Record, bytes: u64) -> Option<Room> {
+        let (blocks, before) = record.retired_so_far();
+        let after = before.wrapping_add(bytes);
+        let fits = blocks < self.end_blocks.get() && after <= self.end_bytes.get();
+        fits.then_some(Room { blocks: blocks.wrapping_add(1), bytes: after })
     }
 
-    /// Adds an object with a node.
+    /// Lets `bytes` more join, which are reserved in the ledger; begins a batch of up to `most` objects
+    /// if there is none. The caller adds an object next.
+    pub(crate) fn grant(&self, record: &Record, bytes: u64, most: u32) {
+        if self.is_empty() {
+            let (blocks, before) = record.retired_so_far();
+            self.start.set((blocks, before));
+            self.end_blocks.set(blocks.wrapping_add(u64::from(most)));
+            self.end_bytes.set(before.wrapping_add(bytes));
+        } else {
+            self.end_bytes.set(self.end_bytes.get().wrapping_add(bytes));
+        }
+    }
+
+    /// Adds an object with a node. Returns whether the batch is complete now.
     ///
     /// # Safety
-    /// Rules R1 to R4 hold for the object; `bytes` is at most the quota.
+    /// Rules R1 to R4 hold for the object; `room` is what [`room`](Self::room) gave for it just now.
     #[inline]
-    pub(crate) unsafe fn push(&self, node: NonNull<RetireNode>, bytes: u64, reclaim: Reclaim) {
+    pub(crate) unsafe fn push(
+        &self,
+        record: &Record,
+        room: Room,
+        node: NonNull<RetireNode>,
+        reclaim: Reclaim,
+    ) -> bool {
         // SAFETY: the caller's promise: the node is in no batch, and ours until it is reclaimed.
         unsafe { RetireNode::link(node, self.head.get(), reclaim) };
         self.head.set(Some(node));
-        self.count(bytes);
+        self.count(record, room)
     }
 
-    /// Adds an object without a node.
+    /// Adds an object without a node. Returns whether the batch is complete now.
     ///
     /// # Safety
-    /// Rules R1, R3 and R4 hold for the object; `bytes` is at most the quota.
+    /// Rules R1, R3 and R4 hold for the object; `room` is what [`room`](Self::room) gave for it just
+    /// now.
     #[inline]
-    pub(crate) unsafe fn push_entry(&self, entry: Entry, bytes: u64, core: &Arc<Core>) {
+    pub(crate) unsafe fn push_entry(
+        &self,
+        record: &Record,
+        room: Room,
+        entry: Entry,
+        core: &Arc<Core>,
+    ) -> bool {
         if let Some(chunk) = self.chunk.get() {
             // SAFETY: the chunk is in this batch, which is open.
             if unsafe { Chunk::push(chunk, entry) } {
-                return self.count(bytes);
+                return self.count(record, room);
             }
         }
         let chunk = Chunk::with(core, entry);
         self.chunk.set(Some(chunk));
         let node = chunk.cast::<RetireNode>();
         // SAFETY: the chunk is new, and belongs to the batch until `Chunk::reclaim` frees it.
-        unsafe { RetireNode::link(node, self.head.get(), Chunk::reclaim) };
-        self.head.set(Some(node));
-        self.count(bytes);
+        unsafe { self.push(record, room, node, Chunk::reclaim) }
     }
 
-    /// Counts an object that has joined the batch.
+    /// Counts an object that has joined the batch. Returns whether the batch is complete now.
     #[inline]
-    pub(crate) fn count(&self, bytes: u64) {
-        debug_assert!(bytes <= self.quota.get());
-        self.blocks.set(self.blocks.get() + 1);
-        self.bytes.set(self.bytes.get() + bytes);
-        self.quota.set(self.quota.get() - bytes);
+    pub(crate) fn count(&self, record: &Record, room: Room) -> bool {
+        record.retired_up_to(room.blocks, room.bytes);
+        room.blocks == self.end_blocks.get() || room.bytes == self.end_bytes.get()
     }
 
     /// Takes everything out and leaves an empty batch.
-    pub(crate) fn take(&self) -> Option<Taken> {
+    pub(crate) fn take(&self, record: &Record) -> Option<Taken> {
         let head = self.head.take()?;
         self.chunk.set(None);
+        let (blocks, bytes) = record.retired_so_far();
+        let start = self.start.get();
+        self.end_blocks.set(blocks);
         Some(Taken {
             head,
-            blocks: self.blocks.take(),
-            bytes: self.bytes.take(),
-            unused: self.quota.take(),
+            blocks: (blocks - start.0) as u32,
+            bytes: bytes.wrapping_sub(start.1),
+            unused: self.end_bytes.get().wrapping_sub(bytes),
         })
     }
 }

@@ -12,6 +12,7 @@ use super::node::RetireNode;
 use super::open::Taken;
 use crate::domain::Core;
 use crate::eras::Era;
+use crate::reclaiming;
 
 /// Totals of a batch in one word: its era (1 bit), its objects (16 bits), its bytes (47 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,19 +77,21 @@ impl SealedBatch {
     /// The grace period of the batch is over (rule R1).
     pub(crate) unsafe fn reclaim(self) {
         let mut next = Some(self.head);
-        run_all(
-            &self.core,
-            AssertUnwindSafe(|| {
-                let Some(node) = next else { return false };
-                // SAFETY: rule R4: each node of the list was linked once and is met once; the link is
-                // read before the object goes.
-                let (after, reclaim) = unsafe { RetireNode::read(node) };
-                next = after;
-                // SAFETY: rule R3, and the caller's promise.
-                unsafe { reclaim(node) };
-                true
-            }),
-        );
+        reclaiming::within(self.core.id, || {
+            run_all(
+                &self.core,
+                AssertUnwindSafe(|| {
+                    let Some(node) = next else { return false };
+                    // SAFETY: rule R4: each node of the list was linked once and is met once; the
+                    // link is read before the object goes.
+                    let (after, reclaim) = unsafe { RetireNode::read(node) };
+                    next = after;
+                    // SAFETY: rule R3, and the caller's promise.
+                    unsafe { reclaim(node) };
+                    true
+                }),
+            );
+        });
         self.core.reclaimed(self.totals.era(), self.totals.blocks(), self.totals.bytes());
     }
 }

@@ -151,9 +151,8 @@ impl Core {
     }
 
     /// Repeats `step`, which flushes a collector guard, while there is progress to be had. Returns
-    /// what the domain reclaimed meanwhile, other threads' work included.
-    pub(crate) fn collect_with(&self, mut step: impl FnMut()) -> Tally {
-        let before = self.reclaimed_so_far();
+    /// what the domain has reclaimed since it had reclaimed `before`, other threads' work included.
+    pub(crate) fn collect_since(&self, before: Tally, mut step: impl FnMut()) -> Tally {
         let progress = || (self.reclaimed_so_far().blocks, self.periods.completed());
         let (mut last, mut idle) = (progress(), 0);
         for _ in 0..MAX_STEPS {

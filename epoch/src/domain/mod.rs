@@ -98,7 +98,8 @@ impl Domain {
     /// Open batches of participants are not reached: see [`maintain`](Self::maintain) and
     /// [`Participant::flush`]. Returns at once when another thread is at it.
     pub fn collect(&self) -> Tally {
-        self.inner.core.collect_with(|| {
+        let core = &self.inner.core;
+        core.collect_since(core.reclaimed_so_far(), || {
             self.inner.step(Want::Reclaim);
         })
     }

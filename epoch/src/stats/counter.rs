@@ -24,6 +24,13 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
+    /// Sets the value, which the owner has counted on by itself.
+    #[inline]
+    pub(crate) fn set(&self, value: u64) {
+        // Relaxed: as in `add`.
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     /// Adds `n` and publishes what the owner did before.
     #[inline]
     pub fn add_release(&self, n: u64) {

@@ -1,4 +1,8 @@
-//! Which endpoint answers a request: exact paths, GET and HEAD, nothing else.
+//! Which endpoint answers a request: exact paths, GET and HEAD to look, POST for the one that does
+//! something, nothing else.
+//!
+//! A page in a browser can make it POST to a loopback address. Such requests carry an `Origin` or a
+//! `Sec-Fetch-Site` header, which no other client sends, and are refused where anything would happen.
 //!
 //! Endpoints that walk the heap or run code of the program's run on a thread that may block, so
 //! that a scrape never holds up a worker.
@@ -8,7 +12,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::endpoint;
@@ -28,10 +34,25 @@ enum Answer {
     Here(fn(&Site) -> Reply),
     /// On a thread that may block.
     Elsewhere(fn(&Site) -> Reply),
+    /// The same, for what changes something: POST, and not from a page in a browser.
+    Act(fn(&Site) -> Reply),
+}
+
+impl Answer {
+    fn allows(&self, method: &Method) -> bool {
+        match self {
+            Self::Act(_) => *method == Method::POST,
+            _ => [Method::GET, Method::HEAD].contains(method),
+        }
+    }
+
+    fn allowed(&self) -> &'static str {
+        if matches!(self, Self::Act(_)) { "POST" } else { "GET, HEAD" }
+    }
 }
 
 /// All endpoints.
-pub(super) static ROUTES: [Route; 4] = [
+pub(super) static ROUTES: [Route; 5] = [
     Route { path: "/", shows: "this page", answer: Answer::Here(|_| endpoint::index::answer()) },
     Route {
         path: "/metrics",
@@ -47,6 +68,11 @@ pub(super) static ROUTES: [Route; 4] = [
         path: "/healthz",
         shows: "200 while the program is well, 503 and the reasons while it is not",
         answer: Answer::Here(endpoint::healthz::answer),
+    },
+    Route {
+        path: "/purge",
+        shows: "POST gives every free page back to the system and reports what could not be reached",
+        answer: Answer::Act(endpoint::purge::answer),
     },
 ];
 
@@ -75,15 +101,19 @@ pub(super) async fn respond(
     let Some(route) = ROUTES.iter().find(|r| r.path == request.uri().path()) else {
         return response(Reply::text(StatusCode::NOT_FOUND, "not found; / lists what there is\n"));
     };
-    if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let reply = Reply::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+    if !route.answer.allows(request.method()) {
+        let allowed = route.answer.allowed();
+        let reply = Reply::text(StatusCode::METHOD_NOT_ALLOWED, format!("only {allowed}\n"));
         let mut response = response(reply);
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         return response;
+    }
+    if matches!(route.answer, Answer::Act(_)) && is_from_a_page(request) {
+        return response(Reply::text(StatusCode::FORBIDDEN, "not from a page in a browser\n"));
     }
     response(match route.answer {
         Answer::Here(answer) => answer(site),
-        Answer::Elsewhere(answer) => {
+        Answer::Elsewhere(answer) | Answer::Act(answer) => {
             let site = Arc::clone(site);
             spawn_blocking(move || answer(&site)).await.unwrap_or_else(|error| {
                 tracing::error!(%error, path = route.path, "an admin endpoint failed");
@@ -91,6 +121,10 @@ pub(super) async fn respond(
             })
         }
     })
+}
+
+fn is_from_a_page(request: &Request<Incoming>) -> bool {
+    request.headers().contains_key(ORIGIN) || request.headers().contains_key("sec-fetch-site")
 }
 
 fn response(reply: Reply) -> Response<Full<Bytes>> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use flagstone_slab::stats::PurgeReport;
 use flagstone_telemetry::prometheus::Exporter;
 use flagstone_telemetry::{Options, Snapshot};
 
@@ -66,6 +67,11 @@ impl Site {
             Some(scavenger) => snapshot.with_scavenger(scavenger.snapshot()),
             None => snapshot,
         }
+    }
+
+    /// Gives every free page back. Makes system calls: call it on a thread that may block.
+    pub(super) fn purge(&self) -> PurgeReport {
+        self.heap.purge()
     }
 
     /// Empties the buffers of the exporter's histograms, elsewhere.

@@ -1,8 +1,10 @@
-//! The command line: `flagstone serve` and `flagstone stats`.
+//! The command line: `flagstone serve`, `flagstone stats` and `flagstone purge`.
 //!
 //! Whatever cannot be done ends with one line on standard error and exit status 2; nothing has been
 //! started then.
 
+mod ask;
+mod purge;
 mod serve;
 mod stats;
 
@@ -29,6 +31,8 @@ enum Command {
     Serve(serve::Flags),
     /// Print the figures of a running server.
     Stats(stats::Flags),
+    /// Give a running server's free memory back to the system.
+    Purge(purge::Flags),
 }
 
 /// Runs the command line and returns the exit status.
@@ -45,6 +49,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Serve(flags) => serve::run(flags),
         Command::Stats(flags) => stats::run(&flags),
+        Command::Purge(flags) => purge::run(&flags),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,7 +74,7 @@ fn one_line(error: &clap::Error) -> String {
         error.kind(),
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
-        return "a command is needed: serve or stats (see --help)".to_owned();
+        return "a command is needed: serve, stats or purge (see --help)".to_owned();
     }
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
@@ -87,7 +92,7 @@ mod tests {
 
     #[test]
     fn refusals_are_one_line_and_name_the_culprit() {
-        assert!(refusal(&[]).contains("serve or stats"));
+        assert!(refusal(&[]).contains("serve, stats or purge"));
         assert!(refusal(&["boo"]).contains("boo"));
         assert!(refusal(&["serve", "--boo"]).contains("--boo"));
         assert!(refusal(&["serve", "--resp", "here"]).contains("here"));

@@ -7,23 +7,13 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use hyper::Method;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
+use super::ask::ask;
 use crate::settings::Settings;
-
-/// Longest time for the whole exchange.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Largest reply that is taken.
-const LARGEST: usize = 64 << 20;
 
 /// What can be said on the command line.
 #[derive(Debug, clap::Args)]
@@ -39,52 +29,28 @@ pub(super) struct Flags {
 /// Asks the server and prints.
 pub(super) fn run(flags: &Flags) -> Result<(), Box<dyn Error>> {
     let admin = flags.admin.unwrap_or(Settings::default().admin);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let body = runtime.block_on(async {
-        match timeout(PATIENCE, fetch(admin)).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs()).into()),
-        }
-    });
-    let body = body.map_err(|error| format!("http://{admin}/stats.json: {error}"))?;
-    let text = if flags.json {
-        String::from_utf8_lossy(&body).into_owned()
+    let body = ask(admin, Method::GET, "/stats.json")?;
+    print(admin, "/stats.json", &body, flags.json)
+}
+
+/// Prints a reply as it came, or as a table.
+pub(super) fn print(
+    admin: SocketAddr,
+    path: &str,
+    body: &Bytes,
+    as_json: bool,
+) -> Result<(), Box<dyn Error>> {
+    let text = if as_json {
+        String::from_utf8_lossy(body).into_owned()
     } else {
-        let stats: Value = serde_json::from_slice(&body)
-            .map_err(|error| format!("http://{admin}/stats.json: {error}"))?;
+        let stats: Value = serde_json::from_slice(body)
+            .map_err(|error| format!("http://{admin}{path}: {error}"))?;
         table(&stats)
     };
     match std::io::stdout().write_all(text.as_bytes()) {
         // Whoever read this has had enough (`flagstone stats | head`).
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
-    }
-}
-
-async fn fetch(admin: SocketAddr) -> Result<Bytes, Box<dyn Error>> {
-    let stream = TcpStream::connect(admin).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = hyper::Request::get("/stats.json")
-        .header(hyper::header::HOST, admin.to_string())
-        .header(hyper::header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
-    let reply = async {
-        let reply = sender.send_request(request).await?;
-        if !reply.status().is_success() {
-            return Err(format!("status {}", reply.status()).into());
-        }
-        let body = Limited::new(reply.into_body(), LARGEST).collect().await;
-        Ok::<_, Box<dyn Error>>(body.map_err(|error| error.to_string())?.to_bytes())
-    };
-    // The connection moves the bytes while the reply is awaited; it ends after it.
-    let mut connection = std::pin::pin!(connection);
-    let mut reply = std::pin::pin!(reply);
-    tokio::select! {
-        body = &mut reply => body,
-        ended = &mut connection => {
-            ended?;
-            reply.await
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::ptr::{self, NonNull};
 
 use crate::counter::Counter;
 use crate::layout::{Block, HeapId, Kind, SEGMENT_BYTES, Segment, SegmentMap};
-use crate::lock::{ContentionThreshold, CountedLock};
+use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os;
 use crate::port::Backing;
 use crate::stats::{FALLBACK_BOUNDS, FallbackSnapshot, LockSite, LockSnapshot};
@@ -21,6 +21,9 @@ pub(crate) struct Fallback {
     lock: CountedLock<()>,
     counts: Counts,
 }
+
+/// The tier's lock, held.
+pub(crate) type FallbackLock<'a> = Held<'a, ()>;
 
 /// Written under the lock, read by anyone.
 struct Counts {
@@ -49,6 +52,11 @@ impl Fallback {
                 histogram: [const { Counter::new() }; FALLBACK_BOUNDS],
             },
         }
+    }
+
+    /// Holds the lock without timing the hold: over a fork.
+    pub(crate) fn hold(&self, threshold: &ContentionThreshold) -> FallbackLock<'_> {
+        self.lock.lock(threshold).untimed()
     }
 
     /// A zeroed block, or null.

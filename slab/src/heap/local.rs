@@ -6,16 +6,42 @@
 //! run after ours, use the bucket tier and post single frees).
 //!
 //! The cell is a `const` thread-local without a destructor: in an executable, reading it is one load
-//! relative to the thread pointer.
+//! relative to the thread pointer. In a shared library that would be a call, which can allocate; the
+//! feature `initial-exec` puts the cell into the static thread-local block instead, in
+//! `initial_exec`.
 
 use std::cell::Cell;
 use std::ptr;
 
 use super::Heap;
 use crate::os;
-use crate::shard::lease::Unpark;
+use crate::shard::lease::{LeaseWord, Unpark};
 use crate::shard::{SENTINEL, Shard};
 
+#[cfg(all(
+    feature = "initial-exec",
+    target_os = "linux",
+    target_arch = "x86_64",
+    target_pointer_width = "64",
+    not(miri)
+))]
+mod initial_exec;
+#[cfg(all(
+    feature = "initial-exec",
+    target_os = "linux",
+    target_arch = "x86_64",
+    target_pointer_width = "64",
+    not(miri)
+))]
+use initial_exec::LOCAL;
+
+#[cfg(not(all(
+    feature = "initial-exec",
+    target_os = "linux",
+    target_arch = "x86_64",
+    target_pointer_width = "64",
+    not(miri)
+)))]
 thread_local! {
     static LOCAL: Local = const {
         Local {
@@ -26,6 +52,8 @@ thread_local! {
     };
 }
 
+/// What a thread knows. Laid out in this order for `initial_exec`.
+#[repr(C)]
 struct Local {
     shard: Cell<*const Shard>,
     home: Cell<*const Shard>,
@@ -33,9 +61,10 @@ struct Local {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
 enum Phase {
     /// May lease. Nobody will be told when the thread ends.
-    Running,
+    Running = 0,
     /// May lease; the exit hook is set.
     Armed,
     /// The exit hook has run.
@@ -81,6 +110,7 @@ pub(crate) fn acquire() -> Option<&'static Shard> {
                 local.phase.set(Phase::Ended);
                 return None;
             }
+            super::fork::arm();
             if !local.home.get().is_null() {
                 return acquire();
             }
@@ -91,6 +121,26 @@ pub(crate) fn acquire() -> Option<&'static Shard> {
         local.shard.set(shard);
         Some(shard)
     })
+}
+
+/// The shard that the thread allocates from and the one it may take back, where it has them.
+pub(super) fn leased() -> (Option<&'static Shard>, Option<&'static Shard>) {
+    let shard = shard();
+    // SAFETY: as in `shard`.
+    let home = LOCAL.with(|local| unsafe { local.home.get().as_ref() });
+    ((!shard.is_sentinel()).then_some(shard), home)
+}
+
+/// In a forked child: a parked shard that somebody had claimed is lost to its thread too.
+pub(super) fn forget_orphaned_home() {
+    LOCAL.with(|local| {
+        // SAFETY: as in `shard`.
+        if let Some(home) = unsafe { local.home.get().as_ref() }
+            && home.lease.word() == LeaseWord::ORPHANED
+        {
+            local.home.set(ptr::null());
+        }
+    });
 }
 
 /// Steps back from the shard, which may be taken back later. See [`crate::thread::park`].

@@ -6,11 +6,13 @@
 //! * [`refill`]: allocation beyond the fast path; [`release`]: free beyond it.
 //! * [`pool`]: segments and free slices; [`fallback`]: mappings of their own; [`shards`]: the list.
 //! * [`local`]: the calling thread's shard of the global heap; [`global`]: `GlobalAlloc`.
+//! * [`untyped`]: blocks for callers who know no layout; [`fork`]: before and after a fork.
 //! * [`decay`]: when slow paths give memory back; [`scavenge`]: it comes back from shards whose threads
 //!   sleep or are gone; [`purge`]: all of it, with a report.
 
 mod decay;
 mod fallback;
+mod fork;
 mod global;
 pub(crate) mod local;
 mod pool;
@@ -20,6 +22,7 @@ mod release;
 mod scavenge;
 mod segments;
 mod shards;
+pub mod untyped;
 
 use std::time::Duration;
 

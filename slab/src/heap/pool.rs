@@ -19,7 +19,7 @@ use crate::layout::{
     ALL_FREE, ClassInfo, HeapId, Kind, MAX_CLASSES, Owner, SEGMENT_BYTES, SLICE_BYTES, Segment,
     SegmentMap, Slab, run_mask,
 };
-use crate::lock::{ContentionThreshold, CountedLock};
+use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os;
 use crate::port::Backing;
 use crate::stats::{LockSite, LockSnapshot, SegmentSnapshot};
@@ -31,6 +31,9 @@ pub(crate) struct Pool {
     /// Coarse time at which a slab was last taken; written under the lock.
     last_take: Figure,
 }
+
+/// The pool's lock, held.
+pub(super) type PoolLock<'a> = Held<'a, Segments>;
 
 /// Written under the lock, read by anyone.
 struct Figures {
@@ -103,6 +106,11 @@ impl Pool {
             },
             last_take: Figure::new(0),
         }
+    }
+
+    /// Holds the lock without timing the hold: over a fork.
+    pub(super) fn hold(&self, threshold: &ContentionThreshold) -> PoolLock<'_> {
+        self.inner.lock(threshold).untimed()
     }
 
     /// A fresh slab of a class for `owner`, who owns it from here on. `None` when there is no

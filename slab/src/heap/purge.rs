@@ -66,7 +66,8 @@ impl Heap {
             }
             if let Some(millis) = shard.inbox_millis() {
                 report.pending_inboxes += 1;
-                report.oldest_inbox_millis = report.oldest_inbox_millis.max(u64::from(millis));
+                let nanos = u64::from(millis) * 1_000_000;
+                report.oldest_inbox_nanos = report.oldest_inbox_nanos.max(nanos.max(1));
             }
         }
     }

@@ -200,6 +200,10 @@ impl Heap {
                             self.take_back(own, &chain);
                             return None;
                         }
+                        if (*owner).lease.word() == LeaseWord::ORPHANED {
+                            self.adopt_orphan(slab, &*owner);
+                            continue;
+                        }
                         (*owner).post(chain.head, chain.word());
                         return Some(&*owner);
                     }
@@ -227,6 +231,18 @@ impl Heap {
                 }
             }
         }
+    }
+
+    /// Moves a slab of an orphaned shard to its class's bucket (rule K1).
+    ///
+    /// # Safety
+    /// A block of the slab is the caller's, and the shard is orphaned.
+    #[cold]
+    unsafe fn adopt_orphan(&self, slab: &Slab, owner: &Shard) {
+        let bucket = &self.buckets[slab.class.get() as usize];
+        let (owner, purged) = (owner.owner(), &self.purged_in_slabs);
+        // SAFETY: by contract.
+        unsafe { bucket.adopt_orphan(slab, owner, purged, &self.threshold) };
     }
 
     fn count_direct(&self, chain: &Chain) {

@@ -8,7 +8,7 @@ use std::ptr;
 
 use crate::counter::{Counter, SharedCounter};
 use crate::layout::{LinkKey, MAX_CLASSES};
-use crate::lock::{ContentionThreshold, CountedLock};
+use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os;
 use crate::port::Backing;
 use crate::shard::Shard;
@@ -28,6 +28,9 @@ pub(crate) struct ShardList {
     /// Times that a thread was refused a shard.
     pub(crate) refusals: SharedCounter,
 }
+
+/// The list's lock, held.
+pub(crate) type ShardsLock<'a> = Held<'a, ()>;
 
 const _: () = assert!(align_of::<Shard>() <= 4096 && MAX_CLASSES < 256);
 
@@ -64,6 +67,11 @@ impl ShardList {
         };
         shard.counters.leases.add(1);
         Some(shard)
+    }
+
+    /// Holds the lock without timing the hold: over a fork.
+    pub(crate) fn hold(&self, threshold: &ContentionThreshold) -> ShardsLock<'_> {
+        self.growth.lock(threshold).untimed()
     }
 
     /// All shards, newest first.

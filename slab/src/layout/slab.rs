@@ -172,6 +172,21 @@ impl Slab {
         true
     }
 
+    /// Counts every block as out, as if none were free; returns the bytes of parts without pages,
+    /// which are as good as used. For the slab of an orphaned shard, whose list may be cut anywhere.
+    pub(crate) fn forget_free_blocks(&self) -> u64 {
+        let purged = self.purged_bytes();
+        self.purged.set(0);
+        self.free.set(ptr::null_mut());
+        self.linked.set(self.capacity.get());
+        self.needed.set(self.capacity.get());
+        self.hold.set(0);
+        self.listed.set(false);
+        self.next.set(ptr::null());
+        self.prev.set(ptr::null());
+        purged
+    }
+
     /// Blocks that are not on the free list.
     pub(crate) fn out(&self) -> u32 {
         self.needed.get().wrapping_add(self.hold.get())

@@ -3,12 +3,16 @@
 //! Owns every system call of the crate. Nothing here allocates through an allocator.
 
 mod clock;
+mod errno;
 mod fatal;
+mod fork;
 mod pages;
 mod thread_exit;
 
 pub(crate) use clock::{coarse_millis, nanos};
+pub(crate) use errno::keep_errno;
 pub(crate) use fatal::{debug_check, fatal};
+pub(crate) use fork::arm_fork_handlers;
 pub(crate) use pages::{
     entropy, map_aligned, page_size, purge, remap_fixed, resident_bytes, round_to_pages, unmap,
 };

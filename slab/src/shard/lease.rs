@@ -64,6 +64,8 @@ impl LeaseWord {
     pub const CLAIMED: Self = Self(3);
     /// Claimed while parked: a thread will want it back.
     pub const CLAIMED_HOMED: Self = Self(4);
+    /// Left behind by a thread that a forked child does not have. For good.
+    pub const ORPHANED: Self = Self(5);
 }
 
 impl Lease {
@@ -142,6 +144,21 @@ impl Lease {
                 return;
             }
         }
+    }
+
+    /// In a forked child, before it has threads: the shard's thread is not here, and what it was
+    /// doing will never be finished.
+    #[cfg_attr(flagstone_loom, allow(dead_code, reason = "the models do not fork"))]
+    pub(crate) fn orphan(&self) {
+        // Relaxed: the child's threads start after this and so see it.
+        self.0.store(LeaseWord::ORPHANED.0, Ordering::Relaxed);
+    }
+
+    /// In a forked child, before it has threads: the thread that had parked the shard is not here.
+    #[cfg_attr(flagstone_loom, allow(dead_code, reason = "the models do not fork"))]
+    pub(crate) fn leave_idle(&self) {
+        // Relaxed: as in `orphan`.
+        self.0.store(LeaseWord::IDLE.0, Ordering::Relaxed);
     }
 
     fn take(&self, from: LeaseWord, to: LeaseWord) -> Take {

@@ -104,9 +104,8 @@ impl Heap {
             remote.drained_batches += shard.remote_drained_batches;
             remote.forwarded_batches += shard.forwarded_batches;
             remote.outbox_bytes += shard.outbox_bytes;
-            remote.pending_inboxes += u64::from(shard.inbox_millis.is_some());
-            let oldest = shard.inbox_millis.unwrap_or(0);
-            remote.oldest_inbox_millis = remote.oldest_inbox_millis.max(oldest);
+            remote.pending_inboxes += u64::from(shard.inbox_nanos > 0);
+            remote.oldest_inbox_nanos = remote.oldest_inbox_nanos.max(shard.inbox_nanos);
         }
         remote
     }
@@ -153,7 +152,7 @@ fn shard_snapshot(shard: &Shard, table: &ClassTable) -> ShardSnapshot {
     let counters = &shard.counters;
     let mut seen = ShardSnapshot {
         state: match shard.lease.word() {
-            LeaseWord::LEASED => ShardState::Leased,
+            LeaseWord::LEASED | LeaseWord::ORPHANED => ShardState::Leased,
             LeaseWord::PARKED => ShardState::Parked,
             LeaseWord::CLAIMED | LeaseWord::CLAIMED_HOMED => ShardState::Claimed,
             _ => ShardState::Idle,
@@ -168,7 +167,7 @@ fn shard_snapshot(shard: &Shard, table: &ClassTable) -> ShardSnapshot {
         remote_drained_batches: counters.drained_batches.get(),
         forwarded_batches: counters.forwarded_batches.get(),
         outbox_bytes: shard.outbox.bytes(),
-        inbox_millis: shard.inbox_millis().map(u64::from),
+        inbox_nanos: shard.inbox_millis().map_or(0, |m| (u64::from(m) * 1_000_000).max(1)),
         ..ShardSnapshot::default()
     };
     let mut live = 0i64;

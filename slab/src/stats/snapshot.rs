@@ -161,8 +161,9 @@ pub struct ShardSnapshot {
     pub forwarded_batches: u64,
     /// Bytes waiting in its outbox.
     pub outbox_bytes: u64,
-    /// Milliseconds that the oldest batch in its inbox has waited; `None` if the inbox is empty.
-    pub inbox_millis: Option<u64>,
+    /// Nanoseconds that the oldest batch in its inbox has waited, in steps of the kernel's tick but at
+    /// least one; zero if the inbox is empty.
+    pub inbox_nanos: u64,
 }
 
 /// What a lock guards.
@@ -274,9 +275,9 @@ pub struct RemoteSnapshot {
     pub outbox_bytes: u64,
     /// Inboxes that hold batches nobody has taken yet.
     pub pending_inboxes: u64,
-    /// Milliseconds that the oldest batch in an inbox has waited; zero if none waits. An owner that
+    /// Nanoseconds that the oldest batch in an inbox has waited; zero if none waits. An owner that
     /// blocks without parking lets it grow.
-    pub oldest_inbox_millis: u64,
+    pub oldest_inbox_nanos: u64,
 }
 
 /// Segments and what was given back.
@@ -404,8 +405,8 @@ pub struct PurgeReport {
     /// Inboxes with posted blocks whose owner runs, or blocks without having parked, and has not
     /// looked.
     pub pending_inboxes: usize,
-    /// Milliseconds that the oldest of those posts has waited.
-    pub oldest_inbox_millis: u64,
+    /// Nanoseconds that the oldest of those posts has waited.
+    pub oldest_inbox_nanos: u64,
     /// Bytes whose pages the system refused to take, because they are locked into memory, say.
     pub refused_bytes: u64,
     /// Bytes of free blocks that share their slab, and at least a page of it, with live blocks or

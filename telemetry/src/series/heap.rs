@@ -1,7 +1,7 @@
 //! Series of the heap as a whole: bytes by use, cross-thread frees, segments, tiers.
 
 use super::Kind::{Counter, Gauge};
-use super::Unit::{Bytes, Count};
+use super::Unit::{Bytes, Count, Seconds};
 use super::{Number, Read, Series};
 
 pub(super) const SERIES: &[Series] = &[
@@ -97,6 +97,22 @@ pub(super) const SERIES: &[Series] = &[
     Series::new(
         Gauge,
         Count,
+        "flagstone_remote_pending_inboxes",
+        "heap.remote.pending_inboxes",
+        "Inboxes with batches that nobody has taken yet.",
+        Read::Heap(|s| Number::Whole(s.heap.remote.pending_inboxes)),
+    ),
+    Series::new(
+        Gauge,
+        Seconds,
+        "flagstone_remote_oldest_inbox_seconds",
+        "heap.remote.oldest_inbox_nanos",
+        "How long the oldest batch in an inbox has waited; it grows while an owner blocks without parking.",
+        Read::Heap(|s| Number::Whole(s.heap.remote.oldest_inbox_nanos)),
+    ),
+    Series::new(
+        Gauge,
+        Count,
         "flagstone_segments",
         "heap.segments.segments",
         "Segments mapped now.",
@@ -137,14 +153,17 @@ pub(super) const SERIES: &[Series] = &[
         Bytes,
         "flagstone_purged_bytes_total",
         "heap.segments.purged_bytes_total",
-        "Bytes purged to the system.",
+        "Bytes of free slabs given back to the system, purged or unmapped.",
         Read::Heap(|s| Number::Whole(s.heap.segments.purged_bytes_total)),
     ),
+    counter("flagstone_purges_total", "heap.segments.purges_total", "Purges of free slabs.", |s| {
+        Number::Whole(s.heap.segments.purges_total)
+    }),
     counter(
-        "flagstone_purges_total",
-        "heap.segments.purges_total",
-        "Purge calls made to the system.",
-        |s| Number::Whole(s.heap.segments.purges_total),
+        "flagstone_refused_purges_total",
+        "heap.segments.refused_purges_total",
+        "Purges of free slabs that the system refused, in whole or in part.",
+        |s| Number::Whole(s.heap.segments.refused_purges_total),
     ),
     counter(
         "flagstone_slabs_returned_total",

@@ -4,7 +4,7 @@
 use flagstone_slab::stats::{ShardSnapshot, ShardState};
 
 use super::Kind::{Counter, Gauge};
-use super::Unit::{Bytes, Count};
+use super::Unit::{Bytes, Count, Seconds};
 use super::{Kind, Number, Read, Series, Unit};
 use crate::Snapshot;
 
@@ -156,6 +156,14 @@ pub(super) const SERIES: &[Series] = &[
         "heap.shards[shard].outbox_bytes",
         "Bytes waiting in the shard's outbox.",
         |s| s.outbox_bytes,
+    ),
+    shard(
+        Gauge,
+        Seconds,
+        "flagstone_shard_inbox_seconds",
+        "heap.shards[shard].inbox_nanos",
+        "How long the oldest batch in the shard's inbox has waited.",
+        |s| s.inbox_nanos,
     ),
 ];
 

@@ -102,6 +102,7 @@ fn heap(n: &mut Numbers) -> HeapSnapshot {
         shard.remote_drained_batches = n.next();
         shard.forwarded_batches = n.next();
         shard.outbox_bytes = n.next();
+        shard.inbox_nanos = n.next();
         heap.shards.push(shard);
     }
 
@@ -134,6 +135,8 @@ fn heap(n: &mut Numbers) -> HeapSnapshot {
     heap.remote.posted_batches = n.next();
     heap.remote.forwarded_batches = n.next();
     heap.remote.outbox_bytes = n.next();
+    heap.remote.pending_inboxes = n.next();
+    heap.remote.oldest_inbox_nanos = n.next();
 
     heap.segments.segments = n.next();
     heap.segments.segment_bytes = n.next();
@@ -143,6 +146,7 @@ fn heap(n: &mut Numbers) -> HeapSnapshot {
     heap.segments.free_clean_bytes = n.next();
     heap.segments.purged_bytes_total = n.next();
     heap.segments.purges_total = n.next();
+    heap.segments.refused_purges_total = n.next();
     heap.segments.slabs_returned_total = n.next();
 
     heap.tiers.shard_hits = n.next();

@@ -3,4 +3,5 @@
 pub(super) mod healthz;
 pub(super) mod index;
 pub(super) mod metrics;
+pub(super) mod purge;
 pub(super) mod stats;

@@ -1,0 +1,16 @@
+//! What runs when the library is loaded and when the program exits.
+//!
+//! Owns the two entries in the library's tables of constructors and destructors. Memory can be
+//! allocated long before the constructor runs: it only reads the settings and starts what they ask
+//! for.
+
+/// Makes sure that the constructor's object file is part of a static link that uses the allocator.
+pub(crate) fn keep() {
+    std::hint::black_box(&raw const CONSTRUCTOR);
+}
+
+#[cfg_attr(not(test), used)]
+#[cfg_attr(all(not(test), target_os = "linux"), unsafe(link_section = ".init_array"))]
+static CONSTRUCTOR: extern "C" fn() = constructor;
+
+extern "C" fn constructor() {}

@@ -1,0 +1,56 @@
+//! Programs that know nothing of Flagstone run on it: preloaded, linked, and loaded late.
+//!
+//! The programs of `tests/c` check themselves; each also asks whether a fresh block is Flagstone's,
+//! so that none passes on another allocator. Skipped with a printed reason where there is no compiler.
+
+mod common;
+
+use std::process::Command;
+
+use common::{STATIC_NEEDS, compile, has, libraries, run, shared};
+
+/// Compiles a program twice: linked with the system's allocator, to be run with ours preloaded, and
+/// linked statically with ours. Runs both.
+fn preloaded_and_static(compiler: &str, source: &str) {
+    if !has(compiler) {
+        return;
+    }
+    let name = source.replace('.', "-");
+    let plain = compile(compiler, source, &name, &["-lpthread", "-ldl"]);
+    run(Command::new(&plain).arg("flagstone").env("LD_PRELOAD", shared()));
+    // The control: the check for Flagstone can fail.
+    let control = Command::new(&plain).arg("flagstone").output().expect("runs");
+    assert!(!control.status.success(), "{source} took the system's allocator for Flagstone");
+
+    let library = libraries().join("libflagstone.a");
+    // Exported, so that the program finds Flagstone's own calls by name as under preload.
+    let mut link = vec![library.to_str().expect("UTF-8"), "-rdynamic"];
+    link.extend(STATIC_NEEDS);
+    let linked = compile(compiler, source, &format!("{name}-static"), &link);
+    run(Command::new(&linked).arg("flagstone"));
+}
+
+// requirement: P1
+#[test]
+fn the_malloc_family_keeps_the_rules_of_posix_and_glibc() {
+    preloaded_and_static("cc", "family.c");
+}
+
+#[test]
+fn threads_and_forks_share_the_heap() {
+    preloaded_and_static("cc", "forks.c");
+}
+
+#[test]
+fn cxx_with_threads_and_exceptions() {
+    preloaded_and_static("c++", "operators.cc");
+}
+
+// requirement: P1
+#[test]
+fn dlopen_from_a_program_on_another_allocator() {
+    if has("cc") {
+        let program = compile("cc", "late.c", "late", &["-lpthread", "-ldl"]);
+        run(Command::new(program).arg(shared()));
+    }
+}

@@ -1,0 +1,72 @@
+//! The thread's cell in the static thread-local block, for shared libraries.
+//!
+//! Owns 24 bytes of `.tdata` under a hidden name. A `thread_local!` of a shared library is found by
+//! calling `__tls_get_addr`, which costs more than an allocation and may itself allocate. The
+//! initial-exec model reads the cell's offset from the global offset table and then the cell: two
+//! loads. The linker turns the first into a constant where the library ends up in an executable.
+//! Libraries loaded later by `dlopen` may have such a cell too as long as it is small: glibc keeps
+//! a surplus (some hundred bytes) in each thread's static block for that.
+//!
+//! Stable Rust has no attribute for the model, hence the assembly. The name carries the crate's
+//! version, so that two versions in one program have a cell each.
+
+use std::arch::{asm, global_asm};
+
+use super::{Local, SENTINEL};
+
+/// The cell's name in the object file.
+macro_rules! cell {
+    () => {
+        concat!("__flagstone_local_", env!("CARGO_PKG_VERSION"))
+    };
+}
+
+// The initial value: no shard yet, so the sentinel; no home; `Phase::Running`.
+global_asm!(
+    ".pushsection .tdata.flagstone_local, \"awT\", @progbits",
+    concat!(".globl \"", cell!(), "\""),
+    concat!(".hidden \"", cell!(), "\""),
+    concat!(".type \"", cell!(), "\", @object"),
+    concat!(".size \"", cell!(), "\", 24"),
+    ".p2align 3",
+    concat!("\"", cell!(), "\":"),
+    ".quad {sentinel}",
+    ".quad 0",
+    ".quad 0",
+    ".popsection",
+    sentinel = sym SENTINEL,
+);
+
+const _: () = {
+    assert!(size_of::<Local>() == 24 && align_of::<Local>() == 8);
+    assert!(std::mem::offset_of!(Local, shard) == 0);
+    assert!(super::Phase::Running as usize == 0);
+};
+
+/// Stands in for the thread-local.
+pub(super) static LOCAL: Cell = Cell;
+
+pub(super) struct Cell;
+
+impl Cell {
+    /// Runs `f` with the calling thread's cell, as `LocalKey::with` does.
+    #[inline(always)]
+    pub(super) fn with<R>(&self, f: impl FnOnce(&Local) -> R) -> R {
+        let address: *const Local;
+        // SAFETY:
+        // 1. the first instruction reads the offset of our symbol from the global offset table; it
+        //    does not change while the program runs, so the block is pure;
+        // 2. on x86-64 the word at `fs:0` is the address of the thread's block itself.
+        unsafe {
+            asm!(
+                concat!("mov {at}, qword ptr [rip + \"", cell!(), "\"@GOTTPOFF]"),
+                "add {at}, qword ptr fs:[0]",
+                at = out(reg) address,
+                options(pure, readonly, nostack),
+            );
+        }
+        // SAFETY: the cell is initialised from the image above when the thread starts, lives until
+        // it ends, and is only reached from this thread.
+        f(unsafe { &*address })
+    }
+}
