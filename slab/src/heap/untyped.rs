@@ -88,7 +88,7 @@ unsafe fn free_beyond(shard: &'static Shard, block: Block, freed: Freed) {
         unsafe {
             match freed {
                 Freed::Done => {}
-                Freed::Emptied(slab) => Heap::global().emptied(shard, slab),
+                Freed::Look(slab) => Heap::global().look_at(shard, slab),
                 Freed::Elsewhere => Heap::global().free_slow(block),
             }
         }
