@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::domain::{Core, Inner, Want};
 use crate::eras::Drain;
+use crate::reclaiming;
 use crate::stall::GuardReport;
 use crate::sync::{Ordering, yield_now};
 
@@ -60,6 +61,10 @@ impl std::error::Error for BarrierError {}
 
 pub(crate) fn wait(inner: &Inner, timeout: Duration) -> Result<(), BarrierError> {
     let core = &*inner.core;
+    if reclaiming::is_going_on(core.id) {
+        return Err(BarrierError::InReclaim);
+    }
+    inner.unregistered.complete(&inner.core);
     // A time that cannot be expressed never comes.
     let deadline = Instant::now().checked_add(timeout);
     let mut patience = Patience { deadline, rounds: 0 };

@@ -66,6 +66,7 @@ mod domain;
 mod eras;
 mod grace;
 mod guard;
+mod held;
 mod ledger;
 mod participant;
 mod reclaiming;
@@ -74,17 +75,22 @@ mod retire;
 mod stall;
 mod stats;
 mod sync;
+mod unregistered;
+mod waiting;
 
 pub use barrier::BarrierError;
+pub use batch::chunk::ReclaimUnlinked;
 pub use batch::node::{Linked, Reclaim, RetireNode};
 pub use carrier::Carrier;
 pub use domain::{Builder, ConfigError, Domain, Maintenance};
 pub use grace::{Grace, GraceToken};
 pub use guard::Guard;
+pub use held::no_guard_across_await;
 pub use participant::{NotEntered, Participant};
 pub use retire::RetireError;
 pub use stall::GuardReport;
 pub use stats::{GRACE_BUCKETS, GraceSnapshot, Snapshot, Tally};
+pub use waiting::GraceWait;
 
 /// The crate's own protocols, for the models in `loom_tests`. No part of the interface.
 #[cfg(flagstone_loom)]
@@ -95,4 +101,5 @@ pub mod protocol {
     pub use crate::ledger::Ledger;
     pub use crate::registry::{Record, Registry};
     pub use crate::stats::Counter;
+    pub use crate::waiting::Waiters;
 }

@@ -23,8 +23,9 @@ use crossbeam_epoch as cb;
 use crate::barrier::{self, BarrierError};
 use crate::batch::open::OpenBatch;
 use crate::batch::sealed::SealedBatch;
-use crate::domain::{Core, Domain, Inner};
+use crate::domain::{Core, Domain, Inner, STEPS_TO_GRACE, Want};
 use crate::guard::Guard;
+use crate::held;
 use crate::reclaiming;
 use crate::registry::Record;
 use crate::stats::Tally;
@@ -165,6 +166,9 @@ impl Participant {
         if self.is_reclaiming() {
             return Tally::default();
         }
+        // What threads without a participant have retired goes through the domain's own handle.
+        self.inner.unregistered.complete(self.core());
+        self.inner.step(Want::Reclaim);
         self.core().collect_since(before, || self.push())
     }
 
@@ -244,6 +248,7 @@ impl Participant {
             return false;
         }
         mem::forget(guard);
+        held::entered(place);
         if self.record.entered_from(stay, place, raw) {
             self.tick();
         }
@@ -266,6 +271,7 @@ impl Participant {
             self.more.set(more - 1);
             return;
         }
+        held::left();
         self.record.left();
         self.unpin();
         if self.record.is_asked() {
@@ -328,6 +334,19 @@ impl Participant {
             self.record.answer_nothing();
         }
         self.flush();
+        if self.core().waiters.any() {
+            self.drive();
+        }
+    }
+
+    /// Tasks wait for a grace period that this participant may have kept open.
+    fn drive(&self) {
+        for _ in 0..STEPS_TO_GRACE {
+            if !self.core().waiters.any() || self.is_pinned() || self.is_reclaiming() {
+                return;
+            }
+            self.push_with_period();
+        }
     }
 
     /// Hands the open batch to the collector, if there is one, and helps when too much is pending.
@@ -416,6 +435,7 @@ impl Drop for Participant {
         if self.is_pinned() {
             // A guard that was forgotten, or an enter without a leave: nothing borrowed from it is
             // alive.
+            held::left();
             self.record.left();
             self.unpin();
         }

@@ -144,6 +144,13 @@ impl Record {
         }
     }
 
+    /// A record that no participant owns, for those who take turns under a lock.
+    pub(crate) fn unclaimed() -> Self {
+        let record = Self::new(usize::MAX, Arc::from("unregistered"));
+        record.claimed.store(false, Ordering::Relaxed);
+        record
+    }
+
     // --- the owner's side (rule P1) ---
 
     /// Where the owner itself is.

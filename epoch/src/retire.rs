@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ptr::NonNull;
 
-use crate::batch::chunk::Entry;
+use crate::batch::chunk::{Entry, ReclaimUnlinked};
 use crate::batch::node::{Linked, Reclaim, RetireNode};
 use crate::batch::open::Room;
 use crate::domain::Config;
@@ -132,10 +132,10 @@ impl Participant {
     }
 
     /// Retires an object that has no node, because readers may look at every byte of it. The link is
-    /// kept out of line, which allocates about 1 KiB for every 60 objects.
+    /// kept out of line, which allocates about 1 KiB for every 40 objects.
     ///
     /// # Safety
-    /// - `object` stays in place until `reclaim` has run, which is called once with it.
+    /// - `object` stays in place until `reclaim` has run, which is called once, with it and `context`.
     /// - No reader that takes its guard from now on can find it, and those who found it hold a guard of
     ///   this domain.
     /// - `reclaim` may be called on any thread, at any later time, the drop of the domain included.
@@ -144,10 +144,11 @@ impl Participant {
         &self,
         object: NonNull<u8>,
         bytes: usize,
-        reclaim: unsafe fn(NonNull<u8>),
+        context: usize,
+        reclaim: ReclaimUnlinked,
     ) {
         let room = self.make_room(bytes);
-        let entry = Entry { object, reclaim };
+        let entry = Entry { object, context, reclaim };
         // SAFETY: the caller's promises are rules R1, R3 and R4.
         let complete = unsafe { self.open().push_entry(self.record(), room, entry, self.core()) };
         self.joined(complete);
@@ -165,10 +166,11 @@ impl Participant {
         &self,
         object: NonNull<u8>,
         bytes: usize,
-        reclaim: unsafe fn(NonNull<u8>),
+        context: usize,
+        reclaim: ReclaimUnlinked,
     ) -> Result<(), RetireError<NonNull<u8>>> {
         let room = self.try_make_room(bytes).map_err(|full| full.map(|()| object))?;
-        let entry = Entry { object, reclaim };
+        let entry = Entry { object, context, reclaim };
         // SAFETY: as in `retire_unlinked`.
         let complete = unsafe { self.open().push_entry(self.record(), room, entry, self.core()) };
         self.joined(complete);
@@ -176,7 +178,7 @@ impl Participant {
     }
 
     /// Retires a box, whatever is pending. For objects without a node: allocates about 1 KiB for every
-    /// 60 of them.
+    /// 40 of them.
     ///
     /// # Safety
     /// - `object` came from [`Box::into_raw`], and is retired once.
@@ -185,7 +187,7 @@ impl Participant {
     #[inline]
     pub unsafe fn retire_box<T: Send + 'static>(&self, object: NonNull<T>) {
         // SAFETY: the caller's promises; `T` is `Send` and `'static`, so it may drop anywhere, later.
-        unsafe { self.retire_unlinked(object.cast(), size_of::<T>(), drop_box::<T>) }
+        unsafe { self.retire_unlinked(object.cast(), size_of::<T>(), 0, drop_box::<T>) }
     }
 
     /// Like [`retire_box`](Self::retire_box), within the hard limit.
@@ -201,7 +203,7 @@ impl Participant {
         object: NonNull<T>,
     ) -> Result<(), RetireError<NonNull<T>>> {
         // SAFETY: as in `retire_box`.
-        unsafe { self.try_retire_unlinked(object.cast(), size_of::<T>(), drop_box::<T>) }
+        unsafe { self.try_retire_unlinked(object.cast(), size_of::<T>(), 0, drop_box::<T>) }
             .map_err(|full| full.map(NonNull::cast))
     }
 
@@ -316,7 +318,7 @@ pub(crate) fn countable(bytes: usize) -> u64 {
 
 /// # Safety
 /// `object` came from [`Box::<T>::into_raw`](Box::into_raw); called once (rules R3, R4).
-unsafe fn drop_box<T>(object: NonNull<u8>) {
+unsafe fn drop_box<T>(object: NonNull<u8>, _: usize) {
     // SAFETY: the caller's promise.
     drop(unsafe { Box::from_raw(object.cast::<T>().as_ptr()) });
 }

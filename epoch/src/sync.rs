@@ -16,8 +16,8 @@ mod imp {
     pub(crate) type AtomicBool = atomic::AtomicBool;
     pub(crate) type AtomicU64 = atomic::AtomicU64;
 
-    pub(crate) use std::sync::Mutex;
     pub(crate) use std::sync::atomic::{Ordering, fence};
+    pub(crate) use std::sync::{Mutex, MutexGuard};
     pub(crate) use std::thread::yield_now;
 
     /// A thread-local without a destructor; reading it is one load.
@@ -31,8 +31,8 @@ mod imp {
 
 #[cfg(flagstone_loom)]
 mod imp {
-    pub(crate) use loom::sync::Mutex;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use loom::thread::yield_now;
 
     macro_rules! thread_cell {

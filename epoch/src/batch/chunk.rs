@@ -1,7 +1,7 @@
 //! Links for objects that carry none: an array of them, itself a node of the batch.
 //!
 //! A chunk is allocated when a batch gets its first object without a node, and freed when the batch
-//! is reclaimed: one allocation of about 1 KiB for every 60 such objects.
+//! is reclaimed: one allocation of about 1 KiB for every 40 such objects.
 
 use std::panic::AssertUnwindSafe;
 use std::ptr::NonNull;
@@ -12,13 +12,18 @@ use super::sealed::run_all;
 use crate::domain::Core;
 
 /// How many objects a chunk links. Chosen so that a chunk takes just under 1 KiB, not measured.
-const CAPACITY: usize = if cfg!(any(miri, flagstone_loom)) { 3 } else { 60 };
+const CAPACITY: usize = if cfg!(any(miri, flagstone_loom)) { 3 } else { 40 };
+
+/// Frees or drops one retired object that has no node, given its address and the context that it was
+/// retired with. What [`Reclaim`](crate::Reclaim) says holds for it too.
+pub type ReclaimUnlinked = unsafe fn(NonNull<u8>, usize);
 
 /// An object without a node, and what reclaims it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) object: NonNull<u8>,
-    pub(crate) reclaim: unsafe fn(NonNull<u8>),
+    pub(crate) context: usize,
+    pub(crate) reclaim: ReclaimUnlinked,
 }
 
 #[repr(C)]
@@ -70,7 +75,7 @@ impl Chunk {
             AssertUnwindSafe(|| match entries.next() {
                 Some(entry) => {
                     // SAFETY: rules R3 and R4; the iterator has moved on before the call.
-                    unsafe { (entry.reclaim)(entry.object) };
+                    unsafe { (entry.reclaim)(entry.object, entry.context) };
                     true
                 }
                 None => false,

@@ -12,9 +12,10 @@ use super::config::Config;
 use crate::eras::{Era, Eras};
 use crate::grace::Periods;
 use crate::ledger::Ledger;
-use crate::registry::Registry;
+use crate::registry::{Record, Registry};
 use crate::stats::{GraceTimes, Tally};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::waiting::Waiters;
 
 /// Steps in a row without progress after which collecting stops: an epoch takes one step each to
 /// advance, a batch expires after two, and one more is for a participant that was on its way out.
@@ -30,9 +31,12 @@ pub(crate) struct Core {
     pub(crate) id: u64,
     pub(crate) config: Config,
     pub(crate) registry: Registry,
+    /// Counts of what was retired without a participant; in no registry.
+    pub(crate) unregistered: Record,
     pub(crate) ledger: Ledger,
     pub(crate) eras: Eras,
     pub(crate) periods: Periods,
+    pub(crate) waiters: Waiters,
     pub(crate) times: GraceTimes,
     pub(crate) shared: SharedCounters,
     /// True while a thread looks for stalled guards (rule P5).
@@ -66,8 +70,10 @@ impl Core {
             ledger: Ledger::new(config.hard_limit),
             config,
             registry: Registry::new(),
+            unregistered: Record::unclaimed(),
             eras: Eras::new(),
             periods: Periods::new(),
+            waiters: Waiters::new(),
             times: GraceTimes::new(),
             shared: SharedCounters {
                 batches: zero(),
@@ -130,10 +136,10 @@ impl Core {
         if let Some(period) = self.periods.try_launch() {
             self.times.start(self.now());
             let core = Arc::clone(self);
-            // The closure owns what it captures and touches atomics only, so it may run anywhere.
+            // The closure owns what it captures, which is `Send`, so it may run anywhere.
             guard.defer(move || {
                 core.times.record(core.now());
-                core.periods.complete(period);
+                core.waiters.complete(&core.periods, period);
             });
         }
     }
@@ -169,6 +175,11 @@ impl Core {
             blocks: after.blocks - before.blocks,
             bytes: after.bytes.saturating_sub(before.bytes),
         }
+    }
+
+    /// Every record that retired objects are counted in.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.registry.iter().chain(std::iter::once(&self.unregistered))
     }
 
     /// Asks participants whose open batch is older than the age limit to hand it over.

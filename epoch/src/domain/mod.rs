@@ -24,6 +24,12 @@ use crate::grace::{Grace, GraceToken};
 use crate::participant::Participant;
 use crate::stall::GuardReport;
 use crate::stats::{Snapshot, Tally};
+use crate::unregistered::Unregistered;
+use crate::waiting::GraceWait;
+
+/// Steps within which a token is over, if no guard keeps it: it may have to wait for the period that
+/// runs and for the next, two or three epochs each.
+pub(crate) const STEPS_TO_GRACE: u32 = 8;
 
 /// A set of threads that free memory only when none of them can still read it.
 ///
@@ -39,6 +45,7 @@ pub struct Domain {
 
 pub(crate) struct Inner {
     service: Service,
+    pub(crate) unregistered: Unregistered,
     collector: cb::Collector,
     pub(crate) core: Arc<Core>,
 }
@@ -69,7 +76,12 @@ impl Domain {
     pub(crate) fn with(name: String, config: Config) -> Self {
         let collector = cb::Collector::new();
         let core = Arc::new(Core::new(name, next_id(), config));
-        let inner = Inner { service: Service::new(collector.register()), collector, core };
+        let inner = Inner {
+            service: Service::new(collector.register()),
+            unregistered: Unregistered::default(),
+            collector,
+            core,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -88,6 +100,7 @@ impl Domain {
     /// it can, and reclaims what has expired, up to a bound. Returns the number of grace periods
     /// completed so far.
     pub fn advance(&self) -> u64 {
+        self.inner.unregistered.complete(&self.inner.core);
         self.inner.step(Want::Period);
         self.inner.core.periods.completed()
     }
@@ -99,16 +112,22 @@ impl Domain {
     /// [`Participant::flush`]. Returns at once when another thread is at it.
     pub fn collect(&self) -> Tally {
         let core = &self.inner.core;
+        self.inner.unregistered.complete(core);
         core.collect_since(core.reclaimed_so_far(), || {
             self.inner.step(Want::Reclaim);
         })
     }
 
     /// What a scavenger does from time to time: looks for stalled guards, asks for batches past their
-    /// age limit, collects.
+    /// age limit, drives what tasks wait for, collects.
     pub fn maintain(&self) -> Maintenance {
         let stalls = self.check_stalls();
         let asked = self.inner.core.ask_for_old_batches();
+        for _ in 0..STEPS_TO_GRACE {
+            if !self.inner.core.waiters.any() || !self.inner.step(Want::Period) {
+                break;
+            }
+        }
         Maintenance { stalls, asked, reclaimed: self.collect() }
     }
 
@@ -131,9 +150,7 @@ impl Domain {
             return Grace::Foreign;
         }
         let is_over = || core.periods.completed() >= token.period;
-        // A token may have to wait for the period that runs and for the next: two or three epochs
-        // each.
-        for _ in 0..8 {
+        for _ in 0..STEPS_TO_GRACE {
             if is_over() {
                 return Grace::Over;
             }
@@ -142,6 +159,31 @@ impl Domain {
             }
         }
         if is_over() { Grace::Over } else { Grace::Pending }
+    }
+
+    /// Waits for `token` in a task: a future that gives [`Grace::Over`], or [`Grace::Foreign`] at once.
+    ///
+    /// It needs no runtime, but somebody has to drive the domain while guards keep the token open:
+    /// their participants do when they leave, and so does [`maintain`](Self::maintain).
+    ///
+    /// ```
+    /// # use std::task::{Context, Poll, Waker};
+    /// # fn run<T>(future: impl Future<Output = T>) -> T {
+    /// #     let mut future = std::pin::pin!(future);
+    /// #     loop {
+    /// #         if let Poll::Ready(out) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+    /// #             return out;
+    /// #         }
+    /// #     }
+    /// # }
+    /// use flagstone_epoch::{Domain, Grace};
+    ///
+    /// let domain = Domain::new();
+    /// let token = domain.start_grace();
+    /// assert_eq!(run(domain.wait_grace(token)), Grace::Over);
+    /// ```
+    pub fn wait_grace(&self, token: GraceToken) -> GraceWait {
+        GraceWait::new(self.clone(), token)
     }
 
     /// Waits until everything that was retired in this domain before the call has been reclaimed:
@@ -197,7 +239,15 @@ impl Inner {
 
     /// One step through the service handle; false when it was busy.
     pub(crate) fn step(&self, want: Want) -> bool {
-        self.service.step(&self.core, want)
+        self.service.step(&self.core, &self.unregistered, want)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // To the collector with the last of it; its end runs everything (rule D1).
+        self.unregistered.complete(&self.core);
+        self.step(Want::Reclaim);
     }
 }
 

@@ -10,6 +10,7 @@ use crossbeam_epoch::LocalHandle;
 
 use super::core::Core;
 use crate::sync::Mutex;
+use crate::unregistered::Unregistered;
 
 #[derive(Debug)]
 pub(crate) struct Service(Mutex<Handle>);
@@ -36,9 +37,9 @@ impl Service {
         Self(Mutex::new(Handle(handle)))
     }
 
-    /// One step: starts a grace period if none runs and batches or the caller want one, lets the epoch
-    /// advance, reclaims what expired. Returns false when the handle was busy.
-    pub(crate) fn step(&self, core: &Arc<Core>, want: Want) -> bool {
+    /// One step: hands over what was retired without a participant, starts a grace period if none runs
+    /// and batches or the caller want one, lets the epoch advance, reclaims what expired. Returns false when the handle was busy.
+    pub(crate) fn step(&self, core: &Arc<Core>, unregistered: &Unregistered, want: Want) -> bool {
         let handle = match self.0.try_lock() {
             Ok(handle) => handle,
             // Nothing that runs under the lock leaves the handle in disorder; see `run_all`.
@@ -47,6 +48,13 @@ impl Service {
             Err(_) => return false,
         };
         let guard = handle.0.pin();
+        for batch in unregistered.take() {
+            // SAFETY:
+            // 1. Rule R1: its objects were unlinked before they joined it, and the collector waits for
+            //    all that are inside.
+            // 2. Rule R3: they may be reclaimed on any thread; what else the closure holds is `Send`.
+            unsafe { guard.defer_unchecked(move || batch.reclaim()) };
+        }
         match want {
             Want::Period => core.launch_period(&guard),
             Want::Reclaim => core.launch_period_for_batches(&guard),

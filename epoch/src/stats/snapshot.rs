@@ -145,7 +145,7 @@ impl Snapshot {
             stalls: core.shared.stalls.load(Ordering::Relaxed),
             oldest_guard: core.oldest_guard(),
         };
-        for record in core.registry.iter() {
+        for record in core.records() {
             totals.participants += u64::from(record.is_claimed());
             totals.pinned += u64::from(record.held().is_some());
             totals.pins += record.pins();
