@@ -89,7 +89,8 @@ impl SlotWord {
     /// Takes the value published under `word` out of sight.
     #[inline]
     pub fn remove(&self, word: u32) -> Removal {
-        let after = word + 1;
+        // Wraps for a forged key only, whose word no slot has.
+        let after = word.wrapping_add(1);
         if cfg!(flagstone_weaken = "typed_remove") {
             // The control: a look and a store are not a removal.
             if self.0.load(Ordering::Acquire) != word {
