@@ -16,6 +16,11 @@ impl Drop for Probe {
     }
 }
 
+/// As many, or few enough for Miri.
+fn many(count: u64) -> u64 {
+    if cfg!(miri) { count.min(100) } else { count }
+}
+
 struct World {
     domain: Domain,
     participant: Participant,
@@ -61,7 +66,7 @@ fn a_key_stays_a_miss_when_its_slot_is_used_again() {
     assert!(world.slab.remove(old, &world.participant.pin()));
     world.participant.collect();
     let guard = world.participant.pin();
-    for value in 0..1000 {
+    for value in 0..many(1000) {
         assert_ne!(world.slab.insert(world.probe(value), &guard), old);
         assert!(!world.slab.contains(old, &guard) && !world.slab.remove(old, &guard));
     }
@@ -77,16 +82,17 @@ fn a_value_is_dropped_after_the_grace_period_and_its_slot_not_used_before() {
     let seen = world.slab.get(key, &guard).expect("inserted");
     assert!(world.slab.remove(key, &world.participant.pin()));
     // Many more come and go than there are slots in a page.
-    for value in 0..5000 {
+    let others = many(5000);
+    for value in 0..others {
         let key = world.slab.insert(world.probe(value), &world.participant.pin());
         assert!(world.slab.remove(key, &world.participant.pin()));
     }
     world.participant.collect();
     assert_eq!((seen.1, world.drops()), (1, 0), "a reader is inside");
-    assert_eq!(world.slab.stats().pending, 5001);
+    assert_eq!(world.slab.stats().pending, others + 1);
     drop(guard);
     world.participant.collect();
-    assert_eq!((world.drops(), world.slab.stats().pending), (5001, 0));
+    assert_eq!((world.drops() as u64, world.slab.stats().pending), (others + 1, 0));
 }
 
 #[test]
@@ -170,7 +176,7 @@ fn a_vacant_entry_knows_its_key_and_gives_its_slot_back() {
 fn iteration_meets_every_value_once() {
     let mut world = World::new();
     let guard = world.participant.pin();
-    let mut keys: Vec<(Key, u64)> = (0..2500)
+    let mut keys: Vec<(Key, u64)> = (0..many(2500))
         .map(|value| (world.slab.insert(world.probe(value), &guard), value))
         .collect();
     for (key, _) in keys.extract_if(.., |(_, value)| *value % 3 == 0) {
@@ -219,7 +225,7 @@ fn a_full_slab_finds_slots_whose_grace_period_is_over() {
     let participant = domain.register();
     let slab: Slab<u64> = Slab::builder().limit(64).build(&domain);
     // Nobody collects but the insertion that finds no slot.
-    for at in 0..10_000 {
+    for at in 0..many(10_000) {
         let key = loop {
             match slab.try_insert(at, &participant.pin()) {
                 Ok(key) => break key,
@@ -265,7 +271,7 @@ fn a_drop_that_panics_loses_nothing_else() {
 #[test]
 fn memory_comes_back_after_a_peak() {
     let world = World::new();
-    let count = if cfg!(miri) { 100 } else { 100_000 };
+    let count = many(100_000);
     let guard = world.participant.pin();
     let mut keys: Vec<Key> =
         (0..count).map(|value| world.slab.insert(world.probe(value), &guard)).collect();
@@ -282,7 +288,10 @@ fn memory_comes_back_after_a_peak() {
     assert!(returned.pages > 0);
     assert_eq!(after.pages + after.returned_pages as usize, peak.pages, "{after:?}");
     assert!(after.pages <= 2, "one survivor: {after:?}");
-    assert_eq!(world.slab.get(kept, &world.participant.pin()).map(|probe| probe.1), Some(count - 1));
+    assert_eq!(
+        world.slab.get(kept, &world.participant.pin()).map(|probe| probe.1),
+        Some(count - 1)
+    );
     // And it grows again.
     let guard = world.participant.pin();
     for value in 0..count {
@@ -295,7 +304,7 @@ fn memory_comes_back_after_a_peak() {
 fn a_slab_in_use_returns_pages_by_itself() {
     let world = World::new();
     let mut keys = Vec::new();
-    for value in 0..200_000 {
+    for value in 0..many(200_000) {
         keys.push(world.slab.insert(world.probe(value), &world.participant.pin()));
     }
     let peak = world.slab.stats().pages;
@@ -304,7 +313,7 @@ fn a_slab_in_use_returns_pages_by_itself() {
     }
     world.participant.collect();
     // A few more operations, as of a server that goes on.
-    for value in 0..500 {
+    for value in 0..many(500) {
         let key = world.slab.insert(world.probe(value), &world.participant.pin());
         assert!(world.slab.remove(key, &world.participant.pin()));
     }

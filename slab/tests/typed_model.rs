@@ -40,8 +40,9 @@ fn config() -> ProptestConfig {
 proptest! {
     #![proptest_config(config())]
 
-    /// Two threads' participants take turns, so slots are removed by another than their inserter.
+    /// Two participants take turns, so slots are removed by another than their inserter.
     #[test]
+    #[cfg_attr(miri, ignore = "whether sharded-slab passes Miri is not ours to say")]
     fn agrees_with_sharded_slab(steps in steps(), page_of_one: bool) {
         let domain = Domain::builder().batch_blocks(16).build().expect("in range");
         let (one, two) = (domain.register(), domain.register());
