@@ -5,10 +5,9 @@
 //! its first slow path and gives back when it ends (`Phase::Ended`: later calls, from destructors that
 //! run after ours, use the bucket tier and post single frees).
 //!
-//! The cell is a `const` thread-local without a destructor: in an executable, reading it is one load
-//! relative to the thread pointer. In a shared library that would be a call, which can allocate; the
-//! feature `initial-exec` puts the cell into the static thread-local block instead, in
-//! `initial_exec`.
+//! The cell is a `const` thread-local without a destructor. On x86-64 Linux it lies in the static
+//! thread-local block instead, see `initial_exec`: reading it is then one load wherever the code is
+//! inlined to, and never a call, which in a shared library could allocate.
 
 use std::cell::Cell;
 use std::ptr;
@@ -18,16 +17,9 @@ use crate::os;
 use crate::shard::lease::{LeaseWord, Unpark};
 use crate::shard::{SENTINEL, Shard};
 
-#[cfg(all(
-    feature = "initial-exec",
-    target_os = "linux",
-    target_arch = "x86_64",
-    target_pointer_width = "64",
-    not(miri)
-))]
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64", not(miri)))]
 mod initial_exec;
 #[cfg(all(
-    feature = "initial-exec",
     target_os = "linux",
     target_arch = "x86_64",
     target_pointer_width = "64",
@@ -36,7 +28,6 @@ mod initial_exec;
 use initial_exec::LOCAL;
 
 #[cfg(not(all(
-    feature = "initial-exec",
     target_os = "linux",
     target_arch = "x86_64",
     target_pointer_width = "64",
@@ -50,6 +41,29 @@ thread_local! {
             phase: Cell::new(Phase::Running),
         }
     };
+}
+
+#[cfg(not(all(
+    target_os = "linux",
+    target_arch = "x86_64",
+    target_pointer_width = "64",
+    not(miri)
+)))]
+trait FastCell {
+    fn shard(&'static self) -> *const Shard;
+}
+
+#[cfg(not(all(
+    target_os = "linux",
+    target_arch = "x86_64",
+    target_pointer_width = "64",
+    not(miri)
+)))]
+impl FastCell for std::thread::LocalKey<Local> {
+    #[inline(always)]
+    fn shard(&'static self) -> *const Shard {
+        self.with(|local| local.shard.get())
+    }
 }
 
 /// What a thread knows. Laid out in this order for `initial_exec`.
@@ -74,8 +88,7 @@ enum Phase {
 /// The thread's shard, or the sentinel.
 #[inline(always)]
 pub(crate) fn shard() -> &'static Shard {
-    // The pointer and not a reference leaves the closure: `with` would test a reference for null.
-    let shard = LOCAL.with(|local| local.shard.get());
+    let shard = LOCAL.shard();
     // SAFETY: the cell holds the sentinel or a leased shard; neither is ever freed.
     unsafe { &*shard }
 }

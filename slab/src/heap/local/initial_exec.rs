@@ -1,7 +1,9 @@
-//! The thread's cell in the static thread-local block, for shared libraries.
+//! The thread's cell in the static thread-local block.
 //!
 //! Owns 24 bytes of `.tdata` under a hidden name. A `thread_local!` of a shared library is found by
-//! calling `__tls_get_addr`, which costs more than an allocation and may itself allocate. The
+//! calling `__tls_get_addr`, which costs more than an allocation and may itself allocate; one of an
+//! executable is a load, but only where the compiler chooses to inline the accessor of another crate,
+//! and it does not always: the call took 15 % of an allocate/free pair. The
 //! initial-exec model reads the cell's offset from the global offset table and then the cell: two
 //! loads. The linker turns the first into a constant where the library ends up in an executable.
 //! Libraries loaded later by `dlopen` may have such a cell too as long as it is small: glibc keeps
@@ -12,7 +14,7 @@
 
 use std::arch::{asm, global_asm};
 
-use super::{Local, SENTINEL};
+use super::{Local, SENTINEL, Shard};
 
 /// The cell's name in the object file.
 macro_rules! cell {
@@ -49,6 +51,24 @@ pub(super) static LOCAL: Cell = Cell;
 pub(super) struct Cell;
 
 impl Cell {
+    /// The first field of the calling thread's cell.
+    #[inline(always)]
+    pub(super) fn shard(&self) -> *const Shard {
+        let shard: *const Shard;
+        // SAFETY: the first instruction reads the offset of our symbol from the thread pointer, which
+        // does not change while the program runs (the linker makes it a constant in executables);
+        // the second reads the field there, which lives as long as the thread.
+        unsafe {
+            asm!(
+                concat!("mov {word}, qword ptr [rip + \"", cell!(), "\"@GOTTPOFF]"),
+                "mov {word}, qword ptr fs:[{word}]",
+                word = out(reg) shard,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        shard
+    }
+
     /// Runs `f` with the calling thread's cell, as `LocalKey::with` does.
     #[inline(always)]
     pub(super) fn with<R>(&self, f: impl FnOnce(&Local) -> R) -> R {
