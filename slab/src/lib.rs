@@ -8,7 +8,7 @@
 //! GlobalAlloc ─ heap ─┬─ shard (fast path, lists, inbox, outbox, lease)
 //!                     ├─ bucket (lock-protected tier, counted lock)
 //!                     ├─ pool (segments, decay)            port (Backing)
-//!                     └─ fallback (mappings of their own)
+//!                     └─ fallback (large space)
 //! layout (classes, segment, slab, links)   os (pages, clocks)   sync, counter
 //! ```
 //!
@@ -28,6 +28,8 @@ mod sync;
 mod bucket;
 #[cfg(not(flagstone_loom))]
 mod heap;
+#[cfg(not(flagstone_loom))]
+mod large;
 #[cfg(not(flagstone_loom))]
 mod layout;
 #[cfg(not(flagstone_loom))]

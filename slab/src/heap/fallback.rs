@@ -1,29 +1,52 @@
-//! The fallback tier: requests above the largest class or with stricter alignment, each a mapping
-//! of its own from the backing.
+//! The fallback tier: requests above the largest class or with stricter alignment, each a range of
+//! the large space.
 //!
-//! Owns the head page before each block and the tier's counters (requirement D8), which its lock
-//! guards against each other; the lock is never held over a system call. A block's mapping starts at a multiple of the
-//! segment size, so that masking the block's address finds the head; a block aligned to that or more
-//! has its head in the page right before it and is marked *apart* in the segment map.
+//! Owns the space, what it costs in system calls, and the tier's counters (requirement D8). Protocol:
+//! the lock guards the books; system calls run outside it (rule L1), on ranges that only the caller
+//! has: a block, or a range that the books call *away*. Free ranges stay populated for the decay time
+//! within a budget (see [`large`](crate::large)); every call gives back what is over, a bounded amount.
+//!
+//! A block's record lies apart from it, so a block starts with its first byte, and freeing an address
+//! that is not a block's start is found out whatever memory is there.
 
 use std::alloc::Layout;
 use std::ptr::{self, NonNull};
 
 use crate::counter::Counter;
-use crate::layout::{Block, HeapId, Kind, SEGMENT_BYTES, Segment, SegmentMap};
+use crate::large::{Budget, GRANULE, Job, Node, Place, Space, Taken, UNIT};
+use crate::layout::{Block, HeapId, Kind, SegmentMap};
 use crate::lock::{ContentionThreshold, CountedLock, Held};
-use crate::os;
-use crate::port::Backing;
+use crate::os::{self, fatal};
+use crate::port::{Backing, Remapped};
 use crate::stats::{FALLBACK_BOUNDS, FallbackSnapshot, LockSite, LockSnapshot};
 
 /// The fallback tier of one heap.
 pub(crate) struct Fallback {
-    lock: CountedLock<()>,
+    tier: CountedLock<Tier>,
     counts: Counts,
 }
 
+/// What the lock guards.
+pub(crate) struct Tier {
+    space: Space,
+    budget: Budget,
+    /// Whether the backing may be asked to move pages.
+    moves: Moves,
+}
+
+/// What is known about moving pages.
+enum Moves {
+    /// Worth a try; so often it went wrong and cost an address range.
+    Possible { failed: u32 },
+    /// The backing cannot, or it went wrong too often.
+    No,
+}
+
+/// Failed moves after which no more is tried.
+const MOVES_FAILED_MAX: u32 = 8;
+
 /// The tier's lock, held.
-pub(crate) type FallbackLock<'a> = Held<'a, ()>;
+pub(crate) type FallbackLock<'a> = Held<'a, Tier>;
 
 /// Written under the lock, read by anyone.
 struct Counts {
@@ -34,13 +57,44 @@ struct Counts {
     failures: Counter,
     live_bytes: Counter,
     mapped_bytes: Counter,
+    cached_bytes: Counter,
+    retained_bytes: Counter,
+    record_bytes: Counter,
+    purged_bytes: Counter,
     histogram: [Counter; FALLBACK_BOUNDS],
 }
+
+/// What the tier works with: its heap's.
+pub(crate) struct Means<'a> {
+    pub(crate) id: HeapId,
+    pub(crate) backing: &'a dyn Backing,
+    pub(crate) threshold: &'a ContentionThreshold,
+    pub(crate) decay_millis: u32,
+}
+
+/// What a decay pass gave back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LargeDecayed {
+    pub(crate) bytes: u64,
+    /// What the backing refused to purge.
+    pub(crate) refused_bytes: u64,
+    /// Whether there may be more to give back.
+    pub(crate) more: bool,
+}
+
+/// Ranges given back in one go between two holds of the lock.
+const JOBS: usize = 16;
+/// Bytes of a chunk of records.
+const RECORD_CHUNK: usize = GRANULE;
 
 impl Fallback {
     pub(crate) const fn new() -> Self {
         Self {
-            lock: CountedLock::new(()),
+            tier: CountedLock::new(Tier {
+                space: Space::new(),
+                budget: Budget::new(),
+                moves: Moves::Possible { failed: 0 },
+            }),
             counts: Counts {
                 allocs: Counter::new(),
                 frees: Counter::new(),
@@ -49,6 +103,10 @@ impl Fallback {
                 failures: Counter::new(),
                 live_bytes: Counter::new(),
                 mapped_bytes: Counter::new(),
+                cached_bytes: Counter::new(),
+                retained_bytes: Counter::new(),
+                record_bytes: Counter::new(),
+                purged_bytes: Counter::new(),
                 histogram: [const { Counter::new() }; FALLBACK_BOUNDS],
             },
         }
@@ -56,145 +114,166 @@ impl Fallback {
 
     /// Holds the lock without timing the hold: over a fork.
     pub(crate) fn hold(&self, threshold: &ContentionThreshold) -> FallbackLock<'_> {
-        self.lock.lock(threshold).untimed()
+        self.tier.lock(threshold).untimed()
+    }
+
+    /// A block, or null.
+    pub(crate) fn alloc(&self, layout: Layout, place: Place, means: &Means<'_>) -> Block {
+        match self.obtain(layout, place, means) {
+            Some(taken) => self.hand_out(&taken, layout, means),
+            None => self.refuse(means),
+        }
     }
 
     /// A zeroed block, or null.
-    pub(crate) fn alloc(
-        &self,
-        layout: Layout,
-        id: HeapId,
-        backing: &dyn Backing,
-        threshold: &ContentionThreshold,
-    ) -> Block {
-        let made = map_block(layout.size(), layout.align(), id, backing);
-        let _held = self.lock.lock(threshold);
-        let Some((block, mapped)) = made else {
-            self.counts.failures.add(1);
-            return ptr::null_mut();
+    pub(crate) fn alloc_zeroed(&self, layout: Layout, means: &Means<'_>) -> Block {
+        let Some(taken) = self.obtain(layout, Place::Best, means) else {
+            return self.refuse(means);
         };
-        self.counts.allocs.add(1);
-        self.counts.histogram[histogram_index(layout.size())].add(1);
-        self.counts.live_bytes.add(layout.size() as u64);
-        self.counts.mapped_bytes.add(mapped as u64);
+        let dirty = taken.dirty.start..taken.dirty.end.min(layout.size());
+        let block = self.hand_out(&taken, layout, means);
+        if !dirty.is_empty() {
+            // By hand and not by a purge: filling populated pages costs a fifth of faulting them.
+            // SAFETY: the range lies in the block, which nobody else has yet.
+            unsafe { block.add(dirty.start).write_bytes(0, dirty.len()) };
+        }
         block
     }
 
     /// Takes a block back.
     ///
     /// # Safety
-    /// `block` is a fallback block in use of this heap, given up by the caller.
-    pub(crate) unsafe fn free(
-        &self,
-        block: Block,
-        backing: &dyn Backing,
-        threshold: &ContentionThreshold,
-    ) {
-        // SAFETY: a fallback block in use has its head; the caller has the block.
-        let (base, mapped, requested) = unsafe {
-            let head = &(*head_of(block)).fallback;
-            (head.base.get(), head.mapped.get(), head.requested.get())
-        };
-        {
-            let _held = self.lock.lock(threshold);
-            self.counts.frees.add_after(1);
-            self.counts.live_bytes.sub(requested as u64);
-            self.counts.mapped_bytes.sub(mapped as u64);
-        }
-        SegmentMap::set(block.addr(), Kind::Foreign);
-        if let Some(base) = NonNull::new(block.with_addr(base)) {
-            // SAFETY: the mapping was made for this block alone.
-            unsafe { backing.unmap(base, mapped) };
-        }
+    /// `block` is of this tier and in use, if it is this heap's at all; the caller gives it up.
+    pub(crate) unsafe fn free(&self, block: Block, means: &Means<'_>) {
+        let mut tier = self.tier.lock(means.threshold);
+        let node = block_in(&tier.space, block);
+        self.counts.frees.add_after(1);
+        self.counts.live_bytes.sub(node.requested() as u64);
+        tier.space.free(node, os::coarse_millis());
+        self.finish(tier, means);
     }
 
     /// Changes a block's size without copying bytes: in place, or by moving its pages. `None` when
     /// neither can be done; the block is then as before.
     ///
     /// # Safety
-    /// `block` is a fallback block in use of this heap, of alignment `align`, that the caller has.
+    /// `block` is of this tier, of alignment `align`, and the caller has it.
     pub(crate) unsafe fn resize(
         &self,
         block: Block,
         align: usize,
         bytes: usize,
-        id: HeapId,
-        backing: &dyn Backing,
-        threshold: &ContentionThreshold,
+        means: &Means<'_>,
     ) -> Option<Block> {
-        // SAFETY: as in `free`.
-        let head = unsafe { &(*head_of(block)).fallback };
-        let (base, mapped, requested) = (head.base.get(), head.mapped.get(), head.requested.get());
-        let offset = block.addr() - base;
-        let wanted = os::round_to_pages(offset.checked_add(bytes)?)?;
-        let moved = if wanted <= mapped {
-            if let Some(tail) = NonNull::new(block.with_addr(base + wanted))
-                && wanted < mapped
-            {
-                // SAFETY: the tail is the block's own and lies above what stays in use.
-                unsafe { backing.unmap(tail, mapped - wanted) };
-            }
-            head.mapped.set(wanted);
-            head.requested.set(bytes);
-            block
-        } else {
-            if align >= SEGMENT_BYTES {
-                return None;
-            }
-            let to = backing.map(wanted, SEGMENT_BYTES)?;
-            let from = NonNull::new(block.with_addr(base))?;
-            if !SegmentMap::covers(to.addr().get(), wanted) {
-                // SAFETY: just mapped, nobody else knows of it.
-                unsafe { backing.unmap(to, wanted) };
-                return None;
-            }
-            // Before the pages move: their old place is anybody's at once, and the entry its.
-            SegmentMap::set(base, Kind::Foreign);
-            // SAFETY: the block's mapping is the caller's, the new one nobody's.
-            if !unsafe { backing.remap(from, mapped, to, wanted) } {
-                SegmentMap::set(base, Kind::Segment(id));
-                // SAFETY: as above.
-                unsafe { backing.unmap(to, wanted) };
-                return None;
-            }
-            SegmentMap::set(to.addr().get(), Kind::Segment(id));
-            // SAFETY: the head moved along with its page.
-            let head = unsafe { &(*to.as_ptr().cast::<Segment>()).fallback };
-            head.base.set(to.addr().get());
-            head.mapped.set(wanted);
-            head.requested.set(bytes);
-            to.as_ptr().wrapping_add(offset)
+        let wanted = bytes.max(1).checked_next_multiple_of(GRANULE)?;
+        let mut tier = self.tier.lock(means.threshold);
+        let node = block_in(&tier.space, block);
+        let in_place = match wanted.cmp(&node.bytes()) {
+            std::cmp::Ordering::Less => tier.space.shrink(node, wanted, os::coarse_millis()),
+            std::cmp::Ordering::Equal => true,
+            std::cmp::Ordering::Greater => tier.space.grow(node, wanted),
         };
-        let _held = self.lock.lock(threshold);
-        let counts = &self.counts;
-        counts.resizes.add(1);
-        counts.remaps.add(u64::from(moved != block));
-        counts.live_bytes.set(counts.live_bytes.get() + bytes as u64 - requested as u64);
-        counts.mapped_bytes.set(counts.mapped_bytes.get() + wanted as u64 - mapped as u64);
-        Some(moved)
+        if in_place || wanted < node.bytes() {
+            self.count_resize(node, node, bytes);
+            self.finish(tier, means);
+            return Some(block);
+        }
+        let movable = matches!(tier.moves, Moves::Possible { .. });
+        drop(tier);
+        if !movable {
+            return None;
+        }
+        // SAFETY: by contract.
+        unsafe { self.move_to_larger(node, align, bytes, means) }
+    }
+
+    /// # Safety
+    /// The caller has the block of `from`, and `bytes` is more than it holds.
+    unsafe fn move_to_larger(
+        &self,
+        from: Node,
+        align: usize,
+        bytes: usize,
+        means: &Means<'_>,
+    ) -> Option<Block> {
+        let layout = Layout::from_size_align(bytes, align).ok()?;
+        let to = self.obtain(layout, Place::Clean, means)?.node;
+        let (old, new) = (NonNull::new(from.pointer())?, NonNull::new(to.pointer())?);
+        let (old_bytes, new_bytes) = (from.bytes(), to.bytes());
+        // Before the pages move: from then on the old place is anybody's, and the entries theirs;
+        // and so is the new one, should the system give up half way.
+        mark(from.start(), old_bytes, Kind::Foreign);
+        mark(to.start(), new_bytes, Kind::Foreign);
+        // SAFETY: the block is the caller's, the new range ours alone.
+        let outcome = unsafe { means.backing.remap(old, old_bytes, new, new_bytes) };
+        let ours = Kind::Large(means.id);
+        let mut tier = self.tier.lock(means.threshold);
+        match outcome {
+            Remapped::Moved => {
+                mark(to.start(), new_bytes, ours);
+                self.count_resize(from, to, bytes);
+                self.counts.remaps.add(1);
+                tier.space.moved(from, to);
+            }
+            Remapped::Unsupported => {
+                mark(from.start(), old_bytes, ours);
+                mark(to.start(), new_bytes, ours);
+                tier.moves = Moves::No;
+                tier.space.free_clean(to, os::coarse_millis());
+            }
+            Remapped::Failed => {
+                mark(from.start(), old_bytes, ours);
+                tier.space.forget(to);
+                tier.moves = match tier.moves {
+                    Moves::Possible { failed } if failed < MOVES_FAILED_MAX => {
+                        Moves::Possible { failed: failed + 1 }
+                    }
+                    _ => Moves::No,
+                };
+            }
+        }
+        self.finish(tier, means);
+        matches!(outcome, Remapped::Moved).then_some(new.as_ptr())
     }
 
     /// Counts a resize that had to copy.
     pub(crate) fn count_copied_resize(&self, threshold: &ContentionThreshold) {
-        let _held = self.lock.lock(threshold);
+        let _held = self.tier.lock(threshold);
         self.counts.resizes.add(1);
     }
 
-    /// Bytes from an address to the end of the block around it, or `None` if the address lies in
-    /// the head or past the end.
-    ///
-    /// # Safety
-    /// `head` is the head of a fallback block in use.
-    pub(crate) unsafe fn usable_size(head: *const Segment, address: usize) -> Option<usize> {
-        // SAFETY: by contract.
-        let fallback = unsafe { &(*head).fallback };
-        let end = fallback.base.get() + fallback.mapped.get();
-        (head.addr() + os::page_size()..end).contains(&address).then(|| end - address)
+    /// Gives free ranges back that have been free for an age, in a number of rounds at most.
+    pub(crate) fn decay(&self, age_millis: u32, rounds: usize, means: &Means<'_>) -> LargeDecayed {
+        let mut decayed = LargeDecayed::default();
+        let began = os::coarse_millis();
+        for _ in 0..rounds {
+            let tier = self.tier.lock(means.threshold);
+            // What others free meanwhile is theirs to give back: so the rounds have an end.
+            let age = age_millis.max(os::coarse_millis().wrapping_sub(began));
+            let round = self.give_back(tier, age, 0, means);
+            decayed.bytes += round.bytes;
+            decayed.refused_bytes += round.refused_bytes;
+            decayed.more = round.more && round.bytes > 0;
+            if !decayed.more {
+                break;
+            }
+        }
+        decayed
     }
 
-    /// The head of the block around an address whose entry in the segment map is *apart*.
-    pub(crate) fn head_apart(address: *mut u8) -> *const Segment {
-        Segment::base_of(address).wrapping_byte_sub(os::page_size())
+    /// Bytes from an address to the end of the block around it; `None` if there is none.
+    pub(crate) fn usable_size(
+        &self,
+        address: usize,
+        threshold: &ContentionThreshold,
+    ) -> Option<usize> {
+        let tier = self.tier.lock(threshold);
+        tier.space.block_around(address).map(|node| node.end() - address)
+    }
+
+    /// Bytes of records.
+    pub(crate) fn record_bytes(&self) -> u64 {
+        self.counts.record_bytes.get()
     }
 
     /// The counters, without the lock.
@@ -214,50 +293,197 @@ impl Fallback {
             failures: counts.failures.get(),
             live_bytes: counts.live_bytes.get(),
             mapped_bytes: counts.mapped_bytes.get(),
+            cached_bytes: counts.cached_bytes.get(),
+            retained_bytes: counts.retained_bytes.get(),
+            purged_bytes: counts.purged_bytes.get(),
             histogram,
         }
     }
 
     pub(crate) fn lock_snapshot(&self) -> LockSnapshot {
-        self.lock.snapshot(LockSite::Fallback)
+        self.tier.snapshot(LockSite::Fallback)
     }
-}
 
-/// The head of a fallback block.
-fn head_of(block: Block) -> *const Segment {
-    if block.addr().is_multiple_of(SEGMENT_BYTES) {
-        Fallback::head_apart(block)
-    } else {
-        Segment::base_of(block)
+    /// A range of the space for a layout. It is in the books as a block, and nobody's yet.
+    fn obtain(&self, layout: Layout, place: Place, means: &Means<'_>) -> Option<Taken> {
+        let bytes = layout.size().max(1).checked_next_multiple_of(GRANULE)?;
+        let align = layout.align();
+        for attempt in 0..2 {
+            let wants_records = {
+                let mut tier = self.tier.lock(means.threshold);
+                if let Some(taken) = tier.space.take(bytes, align, place) {
+                    return Some(taken);
+                }
+                tier.space.wants_records()
+            };
+            if wants_records && !self.bring_records(means) {
+                return None;
+            }
+            if let Some(taken) = self.map(bytes, align, place, means) {
+                return Some(taken);
+            }
+            // Address space and pages may be short because of what is kept free.
+            let spared = attempt == 0 && self.decay(0, DECAY_ROUNDS, means).bytes > 0;
+            if !spared && !wants_records {
+                return None;
+            }
+        }
+        None
     }
-}
 
-fn map_block(
-    bytes: usize,
-    align: usize,
-    id: HeapId,
-    backing: &dyn Backing,
-) -> Option<(Block, usize)> {
-    let page = os::page_size();
-    // The head's page, or as much as the alignment asks.
-    let offset = align.max(page);
-    let mapped = os::round_to_pages(offset.checked_add(bytes)?)?;
-    let base = backing.map(mapped, align.max(SEGMENT_BYTES))?;
-    let address = base.addr().get();
-    if !SegmentMap::covers(address, mapped) {
+    /// Maps room for a block, and takes the block from it or from wherever there is room by then.
+    fn map(&self, bytes: usize, align: usize, place: Place, means: &Means<'_>) -> Option<Taken> {
+        let span = bytes.checked_next_multiple_of(UNIT)?;
+        let base = means.backing.map(span, align.max(UNIT))?;
+        let start = base.as_ptr().expose_provenance();
+        if !SegmentMap::covers(start, span) {
+            // SAFETY: just mapped, nobody else knows of it.
+            unsafe { means.backing.unmap(base, span) };
+            return None;
+        }
+        mark(start, span, Kind::Large(means.id));
+        let mut tier = self.tier.lock(means.threshold);
+        let now = os::coarse_millis();
+        if !tier.space.wants_records() {
+            tier.space.add(start, span, means.backing.joins(), now);
+            let taken = tier.space.take(bytes, align, place);
+            let taken = taken.or_else(|| tier.space.take_at(start, bytes));
+            self.publish(&tier);
+            return taken;
+        }
+        drop(tier);
+        // Other threads have used the records up: as if there were no memory, but for another try.
+        mark(start, span, Kind::Foreign);
+        // SAFETY: as above.
+        unsafe { means.backing.unmap(base, span) };
+        None
+    }
+
+    /// Brings a chunk of records; returns whether there are enough now.
+    fn bring_records(&self, means: &Means<'_>) -> bool {
+        let Some(chunk) = means.backing.map(RECORD_CHUNK, os::page_size()) else { return false };
+        let mut tier = self.tier.lock(means.threshold);
+        if tier.space.wants_records() {
+            // SAFETY: a fresh mapping, given to the space for good.
+            unsafe { tier.space.add_records(chunk.as_ptr(), RECORD_CHUNK) };
+            self.counts.record_bytes.add(RECORD_CHUNK as u64);
+            return true;
+        }
+        drop(tier);
         // SAFETY: just mapped, nobody else knows of it.
-        unsafe { backing.unmap(base, mapped) };
-        return None;
+        unsafe { means.backing.unmap(chunk, RECORD_CHUNK) };
+        true
     }
-    let block = base.as_ptr().wrapping_add(offset);
-    let apart = align >= SEGMENT_BYTES;
-    // SAFETY: the page before the block is mapped, zeroed and ours.
-    let head = unsafe { &*Segment::set_up_fallback(head_of(block).cast_mut().cast(), id) };
-    head.fallback.base.set(address);
-    head.fallback.mapped.set(mapped);
-    head.fallback.requested.set(bytes);
-    SegmentMap::set(block.addr(), if apart { Kind::Apart } else { Kind::Segment(id) });
-    Some((block, mapped))
+
+    fn hand_out(&self, taken: &Taken, layout: Layout, means: &Means<'_>) -> Block {
+        let tier = self.tier.lock(means.threshold);
+        let node = taken.node;
+        node.set_requested(layout.size());
+        self.counts.allocs.add(1);
+        self.counts.histogram[histogram_index(layout.size())].add(1);
+        self.counts.live_bytes.add(layout.size() as u64);
+        let block = node.pointer();
+        self.finish(tier, means);
+        block
+    }
+
+    fn refuse(&self, means: &Means<'_>) -> Block {
+        let _held = self.tier.lock(means.threshold);
+        self.counts.failures.add(1);
+        ptr::null_mut()
+    }
+
+    /// Counts a resize from one range to another, or within one. The lock is held.
+    fn count_resize(&self, from: Node, to: Node, bytes: usize) {
+        let live = &self.counts.live_bytes;
+        self.counts.resizes.add(1);
+        live.set(live.get() + bytes as u64 - from.requested() as u64);
+        to.set_requested(bytes);
+    }
+
+    /// Ends an operation: gives back what is free for too long or over the budget.
+    fn finish(&self, mut tier: Held<'_, Tier>, means: &Means<'_>) {
+        let figures = tier.space.figures();
+        tier.budget.note(figures.used, os::coarse_millis(), means.decay_millis);
+        let over = figures.dirty.saturating_sub(tier.budget.allows(figures.used));
+        self.give_back(tier, means.decay_millis, over, means);
+    }
+
+    /// Gives back a bounded number of ranges.
+    fn give_back(
+        &self,
+        mut tier: Held<'_, Tier>,
+        age_millis: u32,
+        over: u64,
+        means: &Means<'_>,
+    ) -> LargeDecayed {
+        let mut jobs = [Job::NONE; JOBS];
+        let count = tier.space.expire(os::coarse_millis(), age_millis, over, &mut jobs);
+        self.publish(&tier);
+        drop(tier);
+        if count == 0 {
+            return LargeDecayed::default();
+        }
+        let mut decayed = LargeDecayed { more: true, ..LargeDecayed::default() };
+        let mut purged = [false; JOBS];
+        for (job, done) in jobs[..count].iter().zip(&mut purged) {
+            let Some(start) = NonNull::new(ptr::with_exposed_provenance_mut(job.start)) else {
+                continue;
+            };
+            // SAFETY: the range is away or has left the books: it is ours alone, and free.
+            unsafe {
+                if job.purged.is_some() {
+                    *done = means.backing.purge(start, job.bytes);
+                } else {
+                    mark(job.start, job.bytes, Kind::Foreign);
+                    means.backing.unmap(start, job.bytes);
+                    *done = true;
+                }
+            }
+            let sum = if *done { &mut decayed.bytes } else { &mut decayed.refused_bytes };
+            *sum += job.bytes as u64;
+        }
+        let mut tier = self.tier.lock(means.threshold);
+        let now = os::coarse_millis();
+        for (job, done) in jobs[..count].iter().zip(purged) {
+            if let Some(node) = job.purged {
+                tier.space.settle(node, done, now);
+            }
+        }
+        tier.space.set_purgeable(decayed.refused_bytes == 0);
+        self.counts.purged_bytes.add(decayed.bytes);
+        self.publish(&tier);
+        decayed
+    }
+
+    /// Shows the space's figures to readers. The lock is held.
+    fn publish(&self, tier: &Tier) {
+        let figures = tier.space.figures();
+        self.counts.mapped_bytes.set(figures.used);
+        self.counts.cached_bytes.set(figures.dirty);
+        self.counts.retained_bytes.set(figures.clean);
+    }
+}
+
+/// Rounds that give back all there is: no heap has as many times [`JOBS`] free ranges.
+pub(crate) const DECAY_ROUNDS: usize = 1 << 20;
+
+/// The record of a block; aborts where there is none.
+fn block_in(space: &Space, block: Block) -> Node {
+    match space.block_at(block.addr()) {
+        Some(node) => node,
+        None => fatal(format_args!(
+            "free or resize of {block:p}, which is not the start of a large block in use"
+        )),
+    }
+}
+
+/// Writes the segment map's entries of the units that lie in a range as a whole.
+fn mark(start: usize, bytes: usize, kind: Kind) {
+    let end = (start + bytes) & !(UNIT - 1);
+    for unit in (start.next_multiple_of(UNIT)..end).step_by(UNIT) {
+        SegmentMap::set(unit, kind);
+    }
 }
 
 /// The histogram count of a request: bounds 64, 128, ... and overflow.

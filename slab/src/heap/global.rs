@@ -7,6 +7,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;
 
 use super::{Heap, local};
+use crate::large::Place;
 use crate::layout::{Block, HeapId, LARGEST, class_of_common, class_of_layout};
 use crate::shard::Freed;
 
@@ -60,10 +61,12 @@ unsafe impl GlobalAlloc for Flagstone {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if class_of_layout(layout.size(), layout.align()).is_none() {
+            return Heap::global().alloc_fallback_zeroed(layout);
+        }
         // SAFETY: the caller's contract.
         let block = unsafe { self.alloc(layout) };
-        // Fallback blocks are fresh pages, which are zeros already.
-        if !block.is_null() && class_of_layout(layout.size(), layout.align()).is_some() {
+        if !block.is_null() {
             // SAFETY: the block holds at least the layout's size.
             unsafe { ptr::write_bytes(block, 0, layout.size()) };
         }
@@ -85,7 +88,7 @@ unsafe impl GlobalAlloc for Flagstone {
 #[inline(never)]
 fn alloc_uncommon(layout: Layout) -> Block {
     let Some(class) = class_of_layout(layout.size(), layout.align()) else {
-        return Heap::global().alloc_fallback(layout);
+        return Heap::global().alloc_fallback(layout, Place::Best);
     };
     // SAFETY: the thread's shard or the sentinel; the class is one of the table's.
     let block = unsafe { local::shard().alloc_fast(class) };
@@ -101,16 +104,8 @@ impl Flagstone {
         let fallback = class_of_layout(layout.size(), layout.align()).is_none();
         if fallback && (new_size > LARGEST || class_of_layout(new_size, layout.align()).is_none()) {
             // SAFETY: the layout says that this is a fallback block.
-            let moved = unsafe {
-                heap.fallback.resize(
-                    block,
-                    layout.align(),
-                    new_size,
-                    heap.id,
-                    heap.backing,
-                    &heap.threshold,
-                )
-            };
+            let moved =
+                unsafe { heap.fallback.resize(block, layout.align(), new_size, &heap.means()) };
             if let Some(moved) = moved {
                 return moved;
             }
@@ -128,7 +123,10 @@ impl Flagstone {
             let Ok(new_layout) = Layout::from_size_align(new_size, layout.align()) else {
                 return ptr::null_mut();
             };
-            let new = self.alloc(new_layout);
+            let new = match class_of_layout(new_size, layout.align()) {
+                None if new_size > layout.size() => heap.alloc_fallback(new_layout, Place::Growing),
+                _ => self.alloc(new_layout),
+            };
             if !new.is_null() {
                 ptr::copy_nonoverlapping(block, new, layout.size().min(new_size));
                 self.dealloc(block, layout);

@@ -4,7 +4,7 @@
 //! The order of locks is: any one of them alone; none is taken while another is held.
 //!
 //! * [`refill`]: allocation beyond the fast path; [`release`]: free beyond it.
-//! * [`pool`]: segments and free slices; [`fallback`]: mappings of their own; [`shards`]: the list.
+//! * [`pool`]: segments and free slices; [`fallback`]: large blocks; [`shards`]: the list.
 //! * [`local`]: the calling thread's shard of the global heap; [`global`]: `GlobalAlloc`.
 //! * [`untyped`]: blocks for callers who know no layout; [`fork`]: before and after a fork.
 //! * [`decay`]: when slow paths give memory back; [`scavenge`]: it comes back from shards whose threads
@@ -36,7 +36,7 @@ use crate::os;
 use crate::port::{Backing, OsPages};
 use crate::shard::Shard;
 use crate::sync::{AtomicUsize, Ordering};
-use fallback::Fallback;
+use fallback::{Fallback, Means};
 use pool::Pool;
 use shards::ShardList;
 
@@ -187,6 +187,16 @@ impl Heap {
     pub(crate) fn tell_all(&self, shard: &Shard) {
         for class in (0..self.table.len()).filter(|&class| self.pool.class_slabs(class) > 0) {
             self.told_in_use[class].add_wrapping(shard.tell(class));
+        }
+    }
+
+    /// What the fallback tier works with.
+    pub(crate) fn means(&self) -> Means<'_> {
+        Means {
+            id: self.id,
+            backing: self.backing,
+            threshold: &self.threshold,
+            decay_millis: self.decay_millis(),
         }
     }
 

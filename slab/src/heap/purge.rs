@@ -43,8 +43,8 @@ impl Heap {
             returned: ReturnedBytes {
                 slabs: pass.slab_bytes,
                 parts: pass.part_bytes + own_part_bytes,
+                large: pass.large_bytes,
                 segments: pass.segment_bytes,
-                ..ReturnedBytes::default()
             },
             unreachable_shards: pass.report.shards_leased - usize::from(!own.is_sentinel()),
             contested_shards: pass.shards_contested,

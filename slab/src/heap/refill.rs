@@ -9,6 +9,7 @@ use std::alloc::Layout;
 use std::ptr;
 
 use super::{Heap, local};
+use crate::large::Place;
 use crate::layout::{Block, Owner, Slab};
 use crate::os;
 use crate::shard::Shard;
@@ -26,11 +27,21 @@ impl Heap {
     }
 
     /// A block above the largest class or with stricter alignment than slabs give; null when there
-    /// is no memory. Zeroed.
+    /// is no memory.
     #[cold]
     #[inline(never)]
-    pub(crate) fn alloc_fallback(&self, layout: Layout) -> Block {
-        let block = self.fallback.alloc(layout, self.id, self.backing, &self.threshold);
+    pub(crate) fn alloc_fallback(&self, layout: Layout, place: Place) -> Block {
+        self.counted(self.fallback.alloc(layout, place, &self.means()))
+    }
+
+    /// The same, zeroed.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn alloc_fallback_zeroed(&self, layout: Layout) -> Block {
+        self.counted(self.fallback.alloc_zeroed(layout, &self.means()))
+    }
+
+    fn counted(&self, block: Block) -> Block {
         if block.is_null() {
             self.failures.add(1);
         }

@@ -6,13 +6,9 @@
 //! (rule F1). A block on its way counts as in use, so its slab cannot become empty, move to the pool
 //! or lose its segment meanwhile (rule S3).
 
-use super::fallback::Fallback;
 use super::{Heap, local};
 use crate::bucket::BucketFree;
-use crate::layout::{
-    Block, ChainWord, HeadKind, Kind, OwnerKind, SEGMENT_BYTES, Segment, SegmentMap, Slab, SlabPtr,
-    slab_of,
-};
+use crate::layout::{Block, ChainWord, Kind, OwnerKind, SegmentMap, Slab, SlabPtr, slab_of};
 use crate::os::{self, fatal};
 use crate::shard::lease::{LeaseWord, Take};
 use crate::shard::{Chain, GATHER_MAX, OUTBOX_BYTES, Shard, owner_word};
@@ -27,25 +23,15 @@ impl Heap {
         let block = address.cast_mut();
         match SegmentMap::kind(address.addr()) {
             Kind::Segment(id) if id == self.id => {
-                let segment = Segment::base_of(block);
-                // SAFETY: the map says that the head may be read (rule M1). A fallback's head is
-                // read only through fields of its first page.
+                // SAFETY: the map says that the head may be read (rule M1).
                 unsafe {
-                    if (*segment).kind() == HeadKind::Fallback {
-                        return Fallback::usable_size(segment, address.addr());
-                    }
                     let slab = slab_of(block);
                     let in_use = owner_word(slab).get().kind() != OwnerKind::None;
                     in_use.then(|| slab.block_bytes.get() as usize)
                 }
             }
-            Kind::Apart => {
-                let head = Fallback::head_apart(block);
-                // SAFETY: the map says that a fallback block's head lies there.
-                unsafe {
-                    let ours = (*head).heap() == self.id;
-                    ours.then(|| Fallback::usable_size(head, address.addr())).flatten()
-                }
+            Kind::Large(id) if id == self.id => {
+                self.fallback.usable_size(address.addr(), &self.threshold)
             }
             _ => None,
         }
@@ -61,7 +47,7 @@ impl Heap {
         // SAFETY: by contract, checked as far as it can be.
         unsafe {
             let Some(slab) = self.slab_of_block(block) else {
-                return self.fallback.free(block, self.backing, &self.threshold);
+                return self.fallback.free(block, &self.means());
             };
             let Some(shard) = local::acquire() else {
                 let chain = Chain::single(slab, block, self.key());
@@ -110,10 +96,6 @@ impl Heap {
     unsafe fn slab_of_block(&self, block: Block) -> Option<&'static Slab> {
         match SegmentMap::kind(block.addr()) {
             Kind::Segment(id) if id == self.id => {
-                // SAFETY: the map says that the head may be read (rule M1).
-                if unsafe { (*Segment::base_of(block)).kind() } == HeadKind::Fallback {
-                    return None;
-                }
                 if !SegmentMap::holds_recent(id, block.addr()) {
                     SegmentMap::note_recent(id, block.addr());
                 }
@@ -128,17 +110,11 @@ impl Heap {
                 }
                 Some(slab)
             }
-            // SAFETY: the map says that a fallback block's head lies there.
-            Kind::Apart if unsafe { (*Fallback::head_apart(block)).heap() } == self.id => {
-                if !block.addr().is_multiple_of(SEGMENT_BYTES) {
-                    fatal(format_args!("free of {block:p}, which is not the start of a block"));
-                }
-                None
-            }
+            Kind::Large(id) if id == self.id => None,
             Kind::Foreign => {
                 fatal(format_args!("free of {block:p}, which no Flagstone heap handed out"))
             }
-            Kind::Segment(_) | Kind::Apart => {
+            Kind::Segment(_) | Kind::Large(_) => {
                 fatal(format_args!("free of {block:p} to heap {}, not its own", self.name))
             }
         }

@@ -5,11 +5,12 @@
 //! is also *relieved*: of its empty slabs and of the pages of partly used ones that hold free blocks
 //! only; if it is idle, its partly used slabs go to the buckets, where active shards take them
 //! before fresh ones. A shard relieved once in a rest is left alone until somebody frees into it.
-//! Then the pool decays.
+//! Then the pool decays, and the large space.
 
 use std::ptr::NonNull;
 
 use super::Heap;
+use super::fallback::DECAY_ROUNDS;
 use super::pool::DecayLimit;
 use crate::layout::Block;
 use crate::shard::Shard;
@@ -54,6 +55,8 @@ pub(crate) struct Pass {
     pub(crate) slab_bytes: u64,
     /// Bytes within partly used slabs.
     pub(crate) part_bytes: u64,
+    /// Bytes of free ranges of the large space.
+    pub(crate) large_bytes: u64,
     /// Populated bytes of segments that were unmapped.
     pub(crate) segment_bytes: u64,
     /// Bytes that the backing refused to purge.
@@ -109,10 +112,13 @@ impl Heap {
             }
         }
         let decayed = self.pool.decay(limit, self.backing, &self.threshold);
+        let large = self.fallback.decay(limit.age_millis, DECAY_ROUNDS, &self.means());
         pass.slab_bytes = decayed.slab_bytes;
+        pass.large_bytes = large.bytes;
         pass.segment_bytes = decayed.segment_bytes;
-        pass.refused_bytes = decayed.refused_bytes + budget.refused_bytes;
-        pass.report.bytes_purged = pass.slab_bytes + pass.part_bytes + pass.segment_bytes;
+        pass.refused_bytes = decayed.refused_bytes + large.refused_bytes + budget.refused_bytes;
+        pass.report.bytes_purged =
+            pass.slab_bytes + pass.part_bytes + pass.segment_bytes + pass.large_bytes;
         pass.report.segments_unmapped = decayed.segments;
         pass
     }

@@ -16,7 +16,7 @@ impl Heads {
         // Room beyond the head is never touched; the alignment is what makes it a head.
         let layout = Layout::from_size_align(64 << 10, SEGMENT_BYTES).unwrap();
         let heads = (0..n).map(|_| {
-            let base = Heap::global().alloc_fallback(layout);
+            let base = Heap::global().alloc_fallback_zeroed(layout);
             assert!(!base.is_null());
             // SAFETY: a zeroed range that covers a head, aligned like a segment, this test's alone.
             (base, unsafe { &*Segment::set_up(base, HeapId::GLOBAL) })

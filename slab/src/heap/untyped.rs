@@ -8,7 +8,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;
 
 use super::{Flagstone, Heap, local};
-use crate::layout::{Block, HeapId, LARGEST, SEGMENT_BYTES};
+use crate::layout::{Block, HeapId, LARGEST};
 use crate::os::{fatal, keep_errno};
 use crate::shard::{Freed, Shard};
 
@@ -111,10 +111,9 @@ pub unsafe fn resize(block: *mut u8, bytes: usize) -> *mut u8 {
     if held <= LARGEST && new <= held && new >= held / 2 {
         return block;
     }
-    if held > LARGEST && !block.addr().is_multiple_of(SEGMENT_BYTES) {
-        // Above the largest class pages move instead of bytes. Blocks that are aligned to segments
-        // were asked to be, and are copied below.
-        // SAFETY: a mapping of the heap's own holds `held` bytes; both sizes are valid layouts.
+    if held > LARGEST {
+        // Above the largest class pages move instead of bytes.
+        // SAFETY: the block holds `held` bytes; both sizes are valid layouts.
         return unsafe {
             let old = Layout::from_size_align_unchecked(held, MALLOC_ALIGN);
             Flagstone.realloc(block, old, new)

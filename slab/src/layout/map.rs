@@ -22,7 +22,7 @@ use crate::sync::{AtomicU8, AtomicUsize, Ordering};
 pub(crate) const ADDRESS_BITS: u32 = if cfg!(target_arch = "x86_64") { 47 } else { 48 };
 const ENTRIES: usize = (1 << ADDRESS_BITS) / SEGMENT_BYTES;
 
-/// The number of a heap in the segment map, 1..=250.
+/// The number of a heap in the segment map, 1..=127.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeapId(pub(crate) u8);
 
@@ -36,14 +36,15 @@ impl HeapId {
 pub(crate) enum Kind {
     /// Not ours.
     Foreign,
-    /// A segment, or the first 4 MiB of a fallback block, of this heap: its head may be read.
+    /// A segment of this heap: its head may be read.
     Segment(HeapId),
-    /// The start of a fallback block whose head lies at the end of the 4 MiB before it: its
-    /// alignment is that of segments or stricter.
-    Apart,
+    /// Of this heap's large space, which knows what lies at the address; part of it may be
+    /// anybody's by now. Nothing may be read without asking.
+    Large(HeapId),
 }
 
-const APART: u8 = u8::MAX;
+/// Marks the large space of a heap.
+const LARGE: u8 = 0x80;
 
 /// The map. One for the process; all zero, so it costs only the pages that are used.
 pub(crate) struct SegmentMap([AtomicU8; ENTRIES]);
@@ -89,7 +90,7 @@ impl SegmentMap {
         let Some(entry) = MAP.0.get(address / SEGMENT_BYTES) else { return Kind::Foreign };
         match entry.load(Ordering::Relaxed) {
             0 => Kind::Foreign,
-            APART => Kind::Apart,
+            id if id & LARGE != 0 => Kind::Large(HeapId(id & !LARGE)),
             id => Kind::Segment(HeapId(id)),
         }
     }
@@ -104,7 +105,7 @@ impl SegmentMap {
         let byte = match kind {
             Kind::Foreign => 0,
             Kind::Segment(id) => id.0,
-            Kind::Apart => APART,
+            Kind::Large(id) => id.0 | LARGE,
         };
         let Some(entry) = MAP.0.get(address / SEGMENT_BYTES) else { return };
         let before = entry.swap(byte, Ordering::Relaxed);

@@ -214,7 +214,7 @@ mod tests {
     fn one_slab(class: usize, capacity: usize, stride: usize) {
         let info = DEFAULT_TABLE.info(class);
         let layout = Layout::from_size_align(info.slab_bytes() + (4 << 20), 4 << 20).unwrap();
-        let base = Heap::global().alloc_fallback(layout);
+        let base = Heap::global().alloc_fallback_zeroed(layout);
         assert!(!base.is_null());
         // SAFETY: a zeroed range of a segment's size and alignment, used by this test alone.
         unsafe {

@@ -4,9 +4,6 @@
 //! Owns the head's layout. The pool's lock guards `free`, `dirty`, `freed_at`, `bin` and the links; the
 //! `first` table is written by the pool before a slab is handed out and read by whoever holds a
 //! block of it (rule S2); owner words and slab metadata have rules of their own (S1, O1).
-//!
-//! A fallback block uses the same head in the first page of its mapping: its owner words are all
-//! "nobody", so that the fast free path turns away without a test of its own.
 
 use std::cell::Cell;
 use std::ptr;
@@ -30,27 +27,12 @@ pub(crate) const ALL_FREE: u64 = !1;
 const _: () = {
     assert!(SLICES == 64, "slices are kept in 64-bit masks");
     assert!(size_of::<Segment>() <= SLICE_BYTES);
-    // The fast free path reads the owner word before it knows that the head is a fallback's, of
-    // which one page is certain.
-    assert!(std::mem::offset_of!(Segment, owners) + SLICES * 8 <= 4096);
 };
-
-/// What a head describes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum HeadKind {
-    /// A segment with slabs.
-    Slabs,
-    /// A fallback block.
-    Fallback,
-}
 
 /// The head of a segment.
 #[repr(C)]
 pub(crate) struct Segment {
-    kind: HeadKind,
     heap: HeapId,
-    pub(crate) fallback: FallbackHead,
     /// Slices in no slab. Pool lock.
     pub(crate) free: Cell<u64>,
     /// Free slices whose pages are populated. Subset of `free`. Pool lock.
@@ -91,17 +73,6 @@ impl std::ops::Index<usize> for Owners {
     }
 }
 
-/// What is known about a fallback block. Changed only by whoever holds the block.
-#[derive(Debug, Default)]
-pub(crate) struct FallbackHead {
-    /// Start of the mapping.
-    pub(crate) base: Cell<usize>,
-    /// Bytes of the mapping, head included.
-    pub(crate) mapped: Cell<usize>,
-    /// Bytes requested.
-    pub(crate) requested: Cell<usize>,
-}
-
 /// The slice of its segment that an address lies in.
 #[inline(always)]
 pub(crate) fn slice_of(address: usize) -> usize {
@@ -125,24 +96,8 @@ impl Segment {
         // (null pointers, zero cells); the fields that start otherwise are
         // written through raw pointers before anybody sees the segment.
         unsafe {
-            (&raw mut (*segment).kind).write(HeadKind::Slabs);
             (&raw mut (*segment).heap).write(heap);
             (&raw mut (*segment).free).write(Cell::new(ALL_FREE));
-        }
-        segment
-    }
-
-    /// Writes the head of a fallback block's mapping.
-    ///
-    /// # Safety
-    /// `head` starts a fresh, zeroed, exclusive page, aligned to 64.
-    pub(crate) unsafe fn set_up_fallback(head: *mut u8, heap: HeapId) -> *const Segment {
-        let segment = head.cast::<Segment>();
-        // SAFETY: only fields within the first page are written or, later, read for a fallback
-        // (see the assertion on `owners`).
-        unsafe {
-            (&raw mut (*segment).kind).write(HeadKind::Fallback);
-            (&raw mut (*segment).heap).write(heap);
         }
         segment
     }
@@ -150,14 +105,6 @@ impl Segment {
     /// Address of the segment's first byte.
     pub(crate) fn start(&self) -> *mut u8 {
         ptr::from_ref(self).cast_mut().cast()
-    }
-
-    pub(crate) fn kind(&self) -> HeadKind {
-        self.kind
-    }
-
-    pub(crate) fn heap(&self) -> HeapId {
-        self.heap
     }
 
     /// The number of the slice whose metadata entry `slab` is.

@@ -14,6 +14,6 @@ pub(crate) use errno::keep_errno;
 pub(crate) use fatal::{debug_check, fatal};
 pub(crate) use fork::arm_fork_handlers;
 pub(crate) use pages::{
-    entropy, map_aligned, page_size, purge, remap_fixed, resident_bytes, round_to_pages, unmap,
+    entropy, map_aligned, page_size, purge, remap_fixed, resident_bytes, unmap,
 };
 pub(crate) use thread_exit::arm_thread_exit;

@@ -5,6 +5,7 @@
 
 use std::ptr;
 
+use crate::port::Remapped;
 use crate::sync::{AtomicUsize, Ordering};
 
 /// The page size in bytes, read at run time: 4, 16 or 64 KiB on the platforms served.
@@ -20,11 +21,6 @@ pub(crate) fn page_size() -> usize {
     let size = if asked > 0 { asked as usize } else { 4096 };
     SIZE.store(size, Ordering::Relaxed);
     size
-}
-
-/// `bytes` rounded up to whole pages; `None` when that overflows.
-pub(crate) fn round_to_pages(bytes: usize) -> Option<usize> {
-    bytes.checked_next_multiple_of(page_size())
 }
 
 /// Maps `bytes` of zeroed, private memory at an address that is a multiple of `align`.
@@ -98,8 +94,10 @@ pub(crate) unsafe fn purge(p: *mut u8, bytes: usize) -> bool {
     unsafe { libc::madvise(p.cast(), bytes, libc::MADV_DONTNEED) == 0 }
 }
 
-/// Moves or resizes a mapping to the exact place `to`, which must be mapped and expendable.
-/// Returns whether the kernel agreed; if not, both ranges are as before.
+/// Moves a mapping's pages to the exact place `to`, which must be mapped and expendable.
+///
+/// On failure the old range is as before. Not so the new one: kernels unmap it before they find out
+/// most of what can be wrong (an old range that is several mappings, too many mappings, a limit).
 ///
 /// # Safety
 /// Both ranges were mapped here and are page-aligned; nobody uses `[to, to + new_bytes)`.
@@ -108,22 +106,25 @@ pub(crate) unsafe fn remap_fixed(
     old_bytes: usize,
     to: *mut u8,
     new_bytes: usize,
-) -> bool {
+) -> Remapped {
     #[cfg(target_os = "linux")]
-    // SAFETY: the caller's contract; MREMAP_FIXED replaces the expendable range atomically.
-    unsafe {
-        libc::mremap(
-            from.cast(),
-            old_bytes,
-            new_bytes,
-            libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED,
-            to.cast::<libc::c_void>(),
-        ) != libc::MAP_FAILED
+    {
+        // SAFETY: the caller's contract; MREMAP_FIXED replaces the expendable range atomically.
+        let moved = unsafe {
+            libc::mremap(
+                from.cast(),
+                old_bytes,
+                new_bytes,
+                libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED,
+                to.cast::<libc::c_void>(),
+            )
+        };
+        if moved == libc::MAP_FAILED { Remapped::Failed } else { Remapped::Moved }
     }
     #[cfg(not(target_os = "linux"))]
     {
         let _ = (from, old_bytes, to, new_bytes);
-        false
+        Remapped::Unsupported
     }
 }
 

@@ -34,10 +34,30 @@ pub unsafe trait Backing: Send + Sync {
     unsafe fn purge(&self, start: NonNull<u8>, bytes: usize) -> bool;
 
     /// Moves the pages of `[from, from + old)` to `[to, to + new)` without copying bytes; the range
-    /// at `from` is given back by that, the new tail reads as zeros. Returns false when this cannot
-    /// be done, with both ranges as before.
+    /// at `from` is given back by that, the new tail reads as zeros. `new` is not less than `old`.
     ///
     /// # Safety
     /// Both ranges were handed out here, do not overlap, and nobody uses the one at `to`.
-    unsafe fn remap(&self, from: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool;
+    unsafe fn remap(&self, from: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> Remapped {
+        let _ = (from, old, to, new);
+        Remapped::Unsupported
+    }
+
+    /// Whether ranges that happen to touch may be purged, moved and given back as one.
+    fn joins(&self) -> bool {
+        false
+    }
+}
+
+/// What became of a request to move pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Remapped {
+    /// The pages are in their new place; the old one is given back.
+    Moved,
+    /// This backing moves no pages. Both ranges are as before.
+    Unsupported,
+    /// It went wrong. The old range is as before; the new one may or may not have been given back,
+    /// so it must not be touched any more.
+    Failed,
 }

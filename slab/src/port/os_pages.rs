@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 
-use super::Backing;
+use super::{Backing, Remapped};
 use crate::os;
 
 /// Pages from the operating system.
@@ -26,8 +26,12 @@ unsafe impl Backing for OsPages {
         unsafe { os::purge(start.as_ptr(), bytes) }
     }
 
-    unsafe fn remap(&self, from: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool {
+    unsafe fn remap(&self, from: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> Remapped {
         // SAFETY: the caller's contract.
         unsafe { os::remap_fixed(from.as_ptr(), old, to.as_ptr(), new) }
+    }
+
+    fn joins(&self) -> bool {
+        true
     }
 }

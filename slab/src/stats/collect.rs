@@ -128,20 +128,23 @@ impl Heap {
         let sum = |part: fn(&ClassSnapshot) -> u64| snapshot.classes.iter().map(part).sum::<u64>();
         let fallback = &snapshot.fallback;
         let purged = self.purged_in_slabs.get();
+        let tables = self.shards.bytes() + self.fallback.record_bytes();
         let slab_bytes = sum(|class| class.slab_bytes);
         let live_blocks = sum(|class| class.in_use * class.block_bytes);
         let free_blocks = sum(|class| class.free_blocks * class.block_bytes);
         ByteTotals {
             live: live_blocks + fallback.live_bytes,
             // Pages given back from within slabs hold nothing: they are retained, not cached.
-            cached: (free_blocks + snapshot.segments.free_dirty_bytes).saturating_sub(purged),
+            cached: (free_blocks + snapshot.segments.free_dirty_bytes).saturating_sub(purged)
+                + fallback.cached_bytes,
             fragmentation: slab_bytes.saturating_sub(live_blocks + free_blocks)
                 + fallback.mapped_bytes.saturating_sub(fallback.live_bytes),
             retired: 0,
-            metadata: self.pool.head_bytes() + self.shards.bytes(),
-            mapped: (self.pool.populated_bytes() + self.shards.bytes() + fallback.mapped_bytes)
-                .saturating_sub(purged),
-            retained: self.pool.retained_bytes() + purged,
+            metadata: self.pool.head_bytes() + tables,
+            mapped: (self.pool.populated_bytes() + tables + fallback.mapped_bytes)
+                .saturating_sub(purged)
+                + fallback.cached_bytes,
+            retained: self.pool.retained_bytes() + purged + fallback.retained_bytes,
             active: slab_bytes + fallback.mapped_bytes,
             resident: os::resident_bytes(),
         }

@@ -45,13 +45,14 @@ pub struct ByteTotals {
     /// Blocks handed out and not yet freed, at block size (jemalloc: allocated).
     /// Blocks freed by another thread count here until their owner has taken them back.
     pub live: u64,
-    /// Free blocks inside slabs in use, and free slabs whose pages are still populated.
+    /// Free blocks inside slabs in use, free slabs whose pages are still populated, and free ranges
+    /// that the fallback keeps populated.
     pub cached: u64,
-    /// Space of slabs in use that no block covers, and the rounding of fallback blocks to pages.
+    /// Space of slabs in use that no block covers, and the rounding of fallback blocks to 64 KiB.
     pub fragmentation: u64,
     /// Blocks retired and waiting for a grace period.
     pub retired: u64,
-    /// Segment heads, shards and tables.
+    /// Segment heads, shards and tables, the records of large blocks among them.
     pub metadata: u64,
     /// Bytes taken from the backing and not given back: counted where they are taken, not summed
     /// from the parts above.
@@ -243,8 +244,14 @@ pub struct FallbackSnapshot {
     pub failures: u64,
     /// Bytes requested by blocks in use.
     pub live_bytes: u64,
-    /// Bytes mapped for blocks in use, rounding included.
+    /// Bytes of the ranges of blocks in use, rounding included.
     pub mapped_bytes: u64,
+    /// Free bytes that stay populated for the next blocks.
+    pub cached_bytes: u64,
+    /// Free bytes of address space without pages.
+    pub retained_bytes: u64,
+    /// Bytes given back to the operating system since the heap exists.
+    pub purged_bytes: u64,
     /// Allocations by requested size: count `i` holds sizes up to `64 << i` bytes and above the
     /// bound before it; the last count holds everything larger.
     pub histogram: [u64; FALLBACK_BOUNDS],

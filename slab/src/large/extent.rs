@@ -1,0 +1,181 @@
+//! Extents: the records of the large space, kept apart from the memory that they describe.
+//!
+//! Owns the record's shape and the store that records come from. A record lives in a chunk that is
+//! never given back while its heap lives, so a reference to it is `'static`; all fields belong to
+//! the holder of the space's lock.
+
+use std::cell::Cell;
+use std::ptr;
+
+/// A record of the large space.
+pub(crate) type Node = &'static Extent;
+
+/// A link between records.
+pub(super) type Link = Cell<Option<Node>>;
+
+/// What a range is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// A block in use.
+    Used,
+    /// Free, its pages perhaps populated.
+    Dirty,
+    /// Free and without pages: it reads as zeros.
+    Clean,
+    /// In the hands of a system call.
+    Away,
+}
+
+/// The number of the system's mapping that a range lies in. Ranges join only within one, because
+/// pages cannot be moved as one across several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mapping(pub(super) u32);
+
+/// A range of the large space.
+pub(crate) struct Extent {
+    pub(super) start: Cell<usize>,
+    pub(super) bytes: Cell<usize>,
+    /// Of a block in use, the bytes asked for.
+    pub(super) requested: Cell<usize>,
+    /// Of a free range, when it became so, in coarse milliseconds.
+    pub(super) since: Cell<u32>,
+    pub(super) mapping: Cell<Mapping>,
+    pub(super) state: Cell<State>,
+    /// Whether it stands in the queue of its state.
+    pub(super) queued: Cell<bool>,
+    pub(super) by_address: Links,
+    pub(super) by_size: Links,
+    pub(super) older: Link,
+    pub(super) newer: Link,
+}
+
+/// The children of a record in one tree.
+pub(super) struct Links {
+    pub(super) left: Link,
+    pub(super) right: Link,
+}
+
+impl Links {
+    const fn new() -> Self {
+        Self { left: Cell::new(None), right: Cell::new(None) }
+    }
+}
+
+impl Extent {
+    fn new(start: usize, bytes: usize, mapping: Mapping, state: State) -> Self {
+        Self {
+            start: Cell::new(start),
+            bytes: Cell::new(bytes),
+            requested: Cell::new(0),
+            since: Cell::new(0),
+            mapping: Cell::new(mapping),
+            state: Cell::new(state),
+            queued: Cell::new(false),
+            by_address: Links::new(),
+            by_size: Links::new(),
+            older: Cell::new(None),
+            newer: Cell::new(None),
+        }
+    }
+
+    /// The address of the first byte.
+    pub(crate) fn start(&self) -> usize {
+        self.start.get()
+    }
+
+    /// The first byte.
+    pub(crate) fn pointer(&self) -> *mut u8 {
+        ptr::with_exposed_provenance_mut(self.start.get())
+    }
+
+    /// Bytes of the range.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
+    /// The address after the last byte.
+    pub(crate) fn end(&self) -> usize {
+        self.start.get() + self.bytes.get()
+    }
+
+    /// Of a block in use, the bytes asked for.
+    pub(crate) fn requested(&self) -> usize {
+        self.requested.get()
+    }
+
+    /// Notes the bytes asked for.
+    pub(crate) fn set_requested(&self, bytes: usize) {
+        self.requested.set(bytes);
+    }
+
+    /// What the range is doing.
+    pub(crate) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        matches!(self.state.get(), State::Dirty | State::Clean)
+    }
+}
+
+/// Where records come from: returned ones first, then the untouched rest of the last chunk.
+pub(super) struct Records {
+    returned: Option<Node>,
+    returned_count: usize,
+    fresh: *mut Extent,
+    fresh_count: usize,
+}
+
+impl Records {
+    pub(super) const fn new() -> Self {
+        Self { returned: None, returned_count: 0, fresh: ptr::null_mut(), fresh_count: 0 }
+    }
+
+    /// Records that can be had without another chunk.
+    pub(super) fn available(&self) -> usize {
+        self.returned_count + self.fresh_count
+    }
+
+    /// Takes a chunk in. What the last one had left is lost, so this is for when records run out.
+    ///
+    /// # Safety
+    /// The range is writable, aligned for records, nobody else's, and stays while records are used.
+    pub(super) unsafe fn add_chunk(&mut self, start: *mut u8, bytes: usize) {
+        self.fresh = start.cast();
+        self.fresh_count = bytes / size_of::<Extent>();
+    }
+
+    pub(super) fn make(
+        &mut self,
+        start: usize,
+        bytes: usize,
+        mapping: Mapping,
+        state: State,
+    ) -> Option<Node> {
+        if let Some(node) = self.returned {
+            self.returned = node.older.take();
+            self.returned_count -= 1;
+            node.start.set(start);
+            node.bytes.set(bytes);
+            node.mapping.set(mapping);
+            node.state.set(state);
+            return Some(node);
+        }
+        self.fresh_count = self.fresh_count.checked_sub(1)?;
+        // SAFETY: within the chunk, by the count; nobody has this place yet, and it stays for good.
+        unsafe {
+            let place = self.fresh;
+            self.fresh = place.add(1);
+            place.write(Extent::new(start, bytes, mapping, state));
+            Some(&*place)
+        }
+    }
+
+    /// Takes back a record that is in no tree and no queue.
+    pub(super) fn give(&mut self, node: Node) {
+        node.requested.set(0);
+        node.older.set(self.returned);
+        self.returned = Some(node);
+        self.returned_count += 1;
+    }
+}
