@@ -56,6 +56,10 @@ deploy:
 clients:
     .ci/run clients
 
+# Redis, PostgreSQL, Python and others with the shared library preloaded.
+preload:
+    .ci/run preload
+
 # Stress tests, by name and for a bounded time.
 stress:
     .ci/run stress

@@ -37,6 +37,14 @@ enum {
  * Errors: none. */
 const char *flagstone_version(void);
 
+/* Whether the process's malloc is this library's: asks malloc, as the program finds it, for a block
+ * and looks up whose it is. 1 for yes; 0 for no, as in a program that loaded the library by dlopen, or
+ * that has a malloc of its own.
+ *
+ * Ownership: none; the block is freed before the call returns.
+ * Errors: none. */
+int flagstone_verify(void);
+
 /* Allocates `size` bytes at an address that is a multiple of `align`.
  *
  * A size of 0 counts as 1. `align` is a power of two; 0 stands for the alignment of max_align_t. The

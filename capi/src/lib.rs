@@ -10,6 +10,8 @@
 mod cxx;
 mod malloc;
 mod memory;
+mod proof;
+mod settings;
 mod startup;
 mod stats;
 
@@ -19,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use memory::{
     PurgeReport, flagstone_alloc, flagstone_free, flagstone_purge, flagstone_usable_size,
 };
+pub use proof::flagstone_verify;
 pub use stats::flagstone_stats_json;
 
 /// Done.

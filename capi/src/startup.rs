@@ -4,6 +4,11 @@
 //! allocated long before the constructor runs: it only reads the settings and starts what they ask
 //! for.
 
+use flagstone_slab::Heap;
+
+use crate::proof;
+use crate::settings::Settings;
+
 /// Makes sure that the constructor's object file is part of a static link that uses the allocator.
 pub(crate) fn keep() {
     std::hint::black_box(&raw const CONSTRUCTOR);
@@ -13,4 +18,14 @@ pub(crate) fn keep() {
 #[cfg_attr(all(not(test), target_os = "linux"), unsafe(link_section = ".init_array"))]
 static CONSTRUCTOR: extern "C" fn() = constructor;
 
-extern "C" fn constructor() {}
+extern "C" fn constructor() {
+    crate::guarded((), || {
+        let settings = Settings::from_env();
+        if let Some(decay) = settings.decay {
+            Heap::global().set_decay(decay);
+        }
+        if let Some(path) = &settings.verify {
+            proof::file(path);
+        }
+    });
+}

@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::path::Path;
 use std::process::Command;
 
 use common::{STATIC_NEEDS, compile, has, libraries, run, shared};
@@ -34,6 +35,30 @@ fn preloaded_and_static(compiler: &str, source: &str) {
 #[test]
 fn the_malloc_family_keeps_the_rules_of_posix_and_glibc() {
     preloaded_and_static("cc", "family.c");
+}
+
+/// The proof on file can say yes, says no where it must, and is missing where the library is not.
+// requirement: P2
+#[test]
+fn every_process_under_preload_proves_it_on_file() {
+    if !has("cc") {
+        return;
+    }
+    let program = compile("cc", "late.c", "proven", &["-lpthread", "-ldl"]);
+    let proof = Path::new(env!("CARGO_TARGET_TMPDIR")).join("proof");
+    let _ = std::fs::remove_file(&proof);
+    // Late.c insists on the system's malloc: it fails under preload, after the proof.
+    let mut child = Command::new(&program);
+    let child = child.arg(shared()).env("FLAGSTONE_VERIFY", &proof);
+    let mut run = child.spawn().expect("runs");
+    let late = run.id();
+    assert!(run.wait().expect("ends").success());
+    let mut run = child.env("LD_PRELOAD", shared()).spawn().expect("runs");
+    let preloaded = run.id();
+    assert!(!run.wait().expect("ends").success());
+    let text = std::fs::read_to_string(&proof).expect("written");
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(text, format!("{late} no {version}\n{preloaded} yes {version}\n"));
 }
 
 #[test]
