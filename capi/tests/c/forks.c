@@ -9,7 +9,7 @@
 
 #include "ours.h"
 
-enum { THREADS = 4, BLOCKS = 2000, FORKS = 24 };
+enum { THREADS = 4, BLOCKS = 2000, FORKS = 12 };
 
 static atomic_int stop;
 static _Atomic(char *) shared[THREADS * BLOCKS];
