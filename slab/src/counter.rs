@@ -127,6 +127,35 @@ impl SharedCounter {
     }
 }
 
+/// A mask of 64 bits that its one writer changes and statistics readers look at.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct Mask(AtomicU64);
+
+impl Mask {
+    pub(crate) const fn new(value: u64) -> Self {
+        Self(AtomicU64::new(value))
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The writer only.
+    #[inline(always)]
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The writer only.
+    pub(crate) fn replace(&self, value: u64) -> u64 {
+        let before = self.get();
+        self.set(value);
+        before
+    }
+}
+
 /// A 32-bit figure that its one writer changes and statistics readers look at.
 #[derive(Debug, Default)]
 #[repr(transparent)]

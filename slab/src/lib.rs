@@ -41,6 +41,8 @@ pub mod stats;
 #[cfg(not(flagstone_loom))]
 pub mod thread;
 pub mod typed;
+#[cfg_attr(flagstone_loom, allow(dead_code, reason = "as above"))]
+mod walk;
 
 #[cfg(not(flagstone_loom))]
 pub use heap::{Flagstone, Heap, untyped};
@@ -55,4 +57,5 @@ pub mod model {
     pub use crate::shard::inbox::{Inbox, Post};
     pub use crate::shard::lease::{Lease, LeaseWord, Take, Unpark};
     pub use crate::typed::protocol::{Directory, PagePointer, Removal, SlotWord};
+    pub use crate::walk::{WalkLinks, WalkList, Walked};
 }

@@ -21,12 +21,12 @@ mod imp {
     pub(crate) type AtomicU8 = atomic::AtomicU8;
     pub(crate) type AtomicU32 = atomic::AtomicU32;
     pub(crate) type AtomicUsize = atomic::AtomicUsize;
-    pub(crate) use atomic::Ordering;
+    pub(crate) use atomic::{Ordering, fence};
 }
 
 #[cfg(flagstone_loom)]
 mod imp {
-    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use std::sync::TryLockError;
 }

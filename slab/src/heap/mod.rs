@@ -23,6 +23,7 @@ mod scavenge;
 mod segments;
 mod shards;
 pub mod untyped;
+mod walked;
 
 use std::time::Duration;
 

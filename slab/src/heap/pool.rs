@@ -14,6 +14,7 @@
 use std::ptr::NonNull;
 
 use super::segments::{Expired, Pass, Segments};
+use super::walked::AllSegments;
 use crate::counter::{Counter, Figure};
 use crate::layout::{
     ALL_FREE, ClassInfo, HeapId, Kind, MAX_CLASSES, Owner, SEGMENT_BYTES, SLICE_BYTES, Segment,
@@ -22,11 +23,13 @@ use crate::layout::{
 use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os;
 use crate::port::Backing;
-use crate::stats::{LockSite, LockSnapshot, SegmentSnapshot};
+use crate::stats::{LockSite, LockSnapshot, SegmentSnapshot, SegmentUse};
 
 /// The pool of one heap.
 pub(crate) struct Pool {
     inner: CountedLock<Segments>,
+    /// Every segment, for those who walk without the lock.
+    pub(super) all: AllSegments,
     figures: Figures,
     /// Coarse time at which a slab was last taken; written under the lock.
     last_take: Figure,
@@ -92,6 +95,7 @@ impl Pool {
     pub(crate) const fn new() -> Self {
         Self {
             inner: CountedLock::new(Segments::new()),
+            all: AllSegments::new(),
             figures: Figures {
                 segments: Counter::new(),
                 mapped_total: Counter::new(),
@@ -111,6 +115,10 @@ impl Pool {
     /// Holds the lock without timing the hold: over a fork.
     pub(super) fn hold(&self, threshold: &ContentionThreshold) -> PoolLock<'_> {
         self.inner.lock(threshold).untimed()
+    }
+
+    pub(super) fn lock(&self, threshold: &ContentionThreshold) -> PoolLock<'_> {
+        self.inner.lock(threshold)
     }
 
     /// A fresh slab of a class for `owner`, who owns it from here on. `None` when there is no
@@ -145,6 +153,9 @@ impl Pool {
         self.figures.mapped_total.add(1);
         self.figures.clean_slices.add(u64::from(ALL_FREE.count_ones()));
         pool.insert(segment);
+        // SAFETY: the lock is held, and the segment is new. It stays until it was taken out in
+        // `take_expired` and given to `release`.
+        unsafe { self.all.list.insert(segment) };
         // Another thread may have brought slices meanwhile; the new segment surely has some.
         let (segment, first) = pool.find(slices)?;
         Some(self.carve(&mut pool, segment, first, class, info, owner))
@@ -184,6 +195,7 @@ impl Pool {
         threshold: &ContentionThreshold,
     ) -> Decayed {
         let mut total = Decayed::default();
+        self.release_waiting(backing, threshold);
         let now = os::coarse_millis();
         let idle = now.wrapping_sub(self.last_take.get()) >= limit.age_millis;
         let retained = if idle { 0 } else { limit.retain_bytes / SLICE_BYTES as u64 };
@@ -205,7 +217,7 @@ impl Pool {
             for (place, done) in batch.iter().zip(&mut done) {
                 match *place {
                     Some(Expired::Slices(segment, mask)) => *done = purge(segment, mask, backing),
-                    Some(Expired::Whole(segment, _)) => unmap(segment, backing),
+                    Some(Expired::Whole(segment, _)) => self.release(segment, backing, threshold),
                     None => break,
                 }
             }
@@ -231,7 +243,9 @@ impl Pool {
             match *place {
                 None => return taken,
                 Some(Expired::Slices(..)) => {}
-                Some(Expired::Whole(_, populated)) => {
+                Some(Expired::Whole(segment, populated)) => {
+                    // SAFETY: the lock is held; every segment is in the list until here.
+                    unsafe { self.all.list.remove(segment) };
                     f.segments.sub(1);
                     f.unmapped_total.add(1);
                     f.dirty_slices.sub(populated);
@@ -317,6 +331,8 @@ impl Pool {
             purges_total: f.purges.get(),
             refused_purges_total: f.refused_purges.get(),
             slabs_returned_total: f.slabs_returned.get(),
+            // For the heap to fill: it takes a walk.
+            in_use: SegmentUse::default(),
         }
     }
 
@@ -370,14 +386,4 @@ fn purge(segment: &Segment, mask: u64, backing: &dyn Backing) -> u64 {
         }
     }
     done
-}
-
-/// Gives a segment's address space back.
-fn unmap(segment: &Segment, backing: &dyn Backing) {
-    SegmentMap::set(segment.start().addr(), Kind::Foreign);
-    if let Some(base) = NonNull::new(segment.start()) {
-        // SAFETY: no slab, no list and no mask names the segment any more; no block of it is out,
-        // so nobody reads its head (rule S3).
-        unsafe { backing.unmap(base, SEGMENT_BYTES) };
-    }
 }

@@ -36,6 +36,8 @@ pub(super) struct Segments {
     aging: usize,
     /// Segments without a slab and without a purge under way.
     whole: u64,
+    /// Segments that were taken out while a walker was inside; see `walked`.
+    waiting: *const Segment,
 }
 
 // SAFETY: the pointers name segments of this pool, whose guarded fields the lock's holder owns.
@@ -78,7 +80,13 @@ impl Segments {
             by_age: List::new(),
             aging: 0,
             whole: 0,
+            waiting: ptr::null(),
         }
+    }
+
+    /// The segments that wait for walkers to leave, linked by their `waiting`.
+    pub(super) fn waiting(&mut self) -> &mut *const Segment {
+        &mut self.waiting
     }
 
     /// Segments with dirty slices.

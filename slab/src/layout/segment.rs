@@ -11,8 +11,9 @@ use std::ptr;
 use super::map::HeapId;
 use super::owner::OwnerCell;
 use super::slab::Slab;
-use crate::counter::Figure;
+use crate::counter::{Figure, Mask};
 use crate::os;
+use crate::walk::{WalkLinks, Walked};
 
 /// Bytes of a segment, and its alignment.
 pub(crate) const SEGMENT_BYTES: usize = 4 << 20;
@@ -33,10 +34,14 @@ const _: () = {
 #[repr(C)]
 pub(crate) struct Segment {
     heap: HeapId,
-    /// Slices in no slab. Pool lock.
-    pub(crate) free: Cell<u64>,
-    /// Free slices whose pages are populated. Subset of `free`. Pool lock.
-    pub(crate) dirty: Cell<u64>,
+    /// Slices in no slab. Written under the pool lock.
+    pub(crate) free: Mask,
+    /// Free slices whose pages are populated. Subset of `free`. Written under the pool lock.
+    pub(crate) dirty: Mask,
+    /// Neighbours among all segments of the heap.
+    walk: WalkLinks<Segment>,
+    /// The next that waits for walkers to leave, after this one was taken out. Pool lock.
+    pub(crate) waiting: Cell<*const Segment>,
     /// Neighbours among segments with as much room. Pool lock.
     pub(crate) by_room: Links,
     /// Neighbours among segments with dirty slices. Pool lock.
@@ -73,6 +78,12 @@ impl std::ops::Index<usize> for Owners {
     }
 }
 
+impl Walked for Segment {
+    fn links(&self) -> &WalkLinks<Self> {
+        &self.walk
+    }
+}
+
 /// The slice of its segment that an address lies in.
 #[inline(always)]
 pub(crate) fn slice_of(address: usize) -> usize {
@@ -97,7 +108,7 @@ impl Segment {
         // written through raw pointers before anybody sees the segment.
         unsafe {
             (&raw mut (*segment).heap).write(heap);
-            (&raw mut (*segment).free).write(Cell::new(ALL_FREE));
+            (&raw mut (*segment).free).write(Mask::new(ALL_FREE));
         }
         segment
     }

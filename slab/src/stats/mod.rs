@@ -6,6 +6,6 @@ mod snapshot;
 
 pub use snapshot::{
     ByteTotals, ClassSnapshot, FALLBACK_BOUNDS, FallbackSnapshot, HeapSnapshot, LockSite,
-    LockSnapshot, PurgeReport, RemoteSnapshot, ReturnedBytes, ScavengeReport, SegmentSnapshot,
-    ShardSnapshot, ShardState, TierSnapshot,
+    LockSnapshot, PurgeReport, RemoteSnapshot, ReturnedBytes, SEGMENT_USES, ScavengeReport,
+    SegmentSnapshot, SegmentUse, ShardSnapshot, ShardState, TierSnapshot,
 };

@@ -312,6 +312,32 @@ pub struct SegmentSnapshot {
     pub refused_purges_total: u64,
     /// Slabs that became empty and went back whole, since the heap exists.
     pub slabs_returned_total: u64,
+    /// How much of the segments is in use, segment by segment.
+    pub in_use: SegmentUse,
+}
+
+/// Number of counts of [`SegmentUse::segments_by_use`].
+pub const SEGMENT_USES: usize = 6;
+
+/// How slabs lie in segments: read from the segments themselves, one after the other, while slabs and
+/// segments come and go. A segment with few slices in use holds address space that cannot go back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentUse {
+    /// Segments by the share of their slices that slabs have: none; up to a quarter, a half, three
+    /// quarters; more, but not all; all.
+    pub segments_by_use: [u64; SEGMENT_USES],
+    /// Slices in slabs, those included whose pages are being given back right now.
+    pub used_slices: u64,
+    /// Free slices that have pages.
+    pub populated_free_slices: u64,
+}
+
+impl SegmentUse {
+    /// Names of the counts of [`segments_by_use`](Self::segments_by_use), as metrics and JSON spell
+    /// them.
+    pub const NAMES: [&'static str; SEGMENT_USES] =
+        ["none", "quarter", "half", "three_quarters", "most", "all"];
 }
 
 /// Requests by tier (requirement D2).
