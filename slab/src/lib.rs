@@ -21,6 +21,8 @@
 #[cfg_attr(flagstone_loom, allow(dead_code, reason = "the models use the protocols only"))]
 mod counter;
 #[cfg_attr(flagstone_loom, allow(dead_code, reason = "as above"))]
+mod gate;
+#[cfg_attr(flagstone_loom, allow(dead_code, reason = "as above"))]
 mod lock;
 mod sync;
 
@@ -45,7 +47,7 @@ pub mod typed;
 mod walk;
 
 #[cfg(not(flagstone_loom))]
-pub use heap::{Flagstone, Heap, untyped};
+pub use heap::{BuildError, BuildFailure, Flagstone, Heap, HeapBuilder, OwnedHeap, untyped};
 #[cfg(not(flagstone_loom))]
 pub use layout::{ClassTable, ClassTableError};
 
@@ -54,6 +56,7 @@ pub use layout::{ClassTable, ClassTableError};
 #[doc(hidden)]
 #[allow(missing_docs, reason = "seen by models only")]
 pub mod model {
+    pub use crate::gate::Gate;
     pub use crate::shard::inbox::{Inbox, Post};
     pub use crate::shard::lease::{Lease, LeaseWord, Take, Unpark};
     pub use crate::typed::protocol::{Directory, PagePointer, Removal, SlotWord};

@@ -1,10 +1,10 @@
-//! The calling thread and the global heap.
+//! The calling thread and its shards: of the global heap, and of the instances it uses.
 //!
-//! Owns nothing; the state is in `heap::local`. None of these functions panics, blocks or
+//! Owns nothing; the state is in `heap::local` and `heap::leases`. None of these functions panics, blocks or
 //! allocates. A thread needs none of them: its first allocation leases a shard and its end gives it
 //! back. A runtime calls them so that sleeping workers hold no memory hostage.
 
-use crate::heap::{Heap, local};
+use crate::heap::{Heap, leases, local};
 
 /// What asking for a shard gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub fn lease() -> Lease {
 ///
 /// The next allocation takes the shard back by itself; there is no call for waking up.
 pub fn park() {
+    leases::park();
     local::park();
 }
 
@@ -37,11 +38,13 @@ pub fn park() {
 /// slabs. A later allocation of the calling thread leases again. The end of a thread does this by
 /// itself.
 pub fn give_back() {
+    leases::give_back();
     local::give_back();
 }
 
 /// Posts what the thread has gathered for other owners and takes back what others posted to it.
 pub fn flush() {
+    leases::flush();
     let shard = local::shard();
     if !shard.is_sentinel() {
         Heap::global().settle(shard);

@@ -271,6 +271,33 @@ impl Fallback {
         tier.space.block_around(address).map(|node| node.end() - address)
     }
 
+    /// Gives everything back, blocks in use or not.
+    ///
+    /// # Safety
+    /// Nobody uses the heap or its blocks any more.
+    pub(crate) unsafe fn end(&self, means: &Means<'_>) {
+        loop {
+            // One by one, so that no lock is held over a system call.
+            let range = self.tier.lock(means.threshold).space.abandon();
+            let Some((start, bytes)) = range else { break };
+            // Units that it shares with others too: all of them go.
+            let units = start & !(UNIT - 1)..start + bytes;
+            units.step_by(UNIT).for_each(|unit| SegmentMap::set(unit, Kind::Foreign));
+            if let Some(at) = NonNull::new(ptr::with_exposed_provenance_mut(start)) {
+                // SAFETY: taken out of the books, and by contract nobody's.
+                unsafe { means.backing.unmap(at, bytes) };
+            }
+        }
+        loop {
+            let chunk = self.tier.lock(means.threshold).space.abandon_records();
+            let Some((at, bytes)) = chunk else { break };
+            if let Some(at) = NonNull::new(at) {
+                // SAFETY: mapped for records, of which none is used any more.
+                unsafe { means.backing.unmap(at, bytes) };
+            }
+        }
+    }
+
     /// Bytes of records.
     pub(crate) fn record_bytes(&self) -> u64 {
         self.counts.record_bytes.get()
@@ -345,6 +372,7 @@ impl Fallback {
         let mut tier = self.tier.lock(means.threshold);
         let now = os::coarse_millis();
         if !tier.space.wants_records() {
+            tier.space.set_splits(means.backing.can_split());
             tier.space.add(start, span, means.backing.joins(), now);
             let taken = tier.space.take(bytes, align, place);
             let taken = taken.or_else(|| tier.space.take_at(start, bytes));

@@ -8,7 +8,7 @@ use std::ptr;
 
 use super::{Heap, local};
 use crate::large::Place;
-use crate::layout::{Block, HeapId, LARGEST, class_of_common, class_of_layout};
+use crate::layout::{Block, HeapId, class_of_common, class_of_layout};
 use crate::shard::Freed;
 
 /// The allocator to name in `#[global_allocator]` (requirement P1).
@@ -79,8 +79,11 @@ unsafe impl GlobalAlloc for Flagstone {
         if new_class.is_some() && new_class == class_of_layout(layout.size(), layout.align()) {
             return block;
         }
+        let Ok(new) = Layout::from_size_align(new_size, layout.align()) else {
+            return ptr::null_mut();
+        };
         // SAFETY: the caller's contract.
-        unsafe { self.realloc_slow(block, layout, new_size) }
+        unsafe { Heap::global().realloc_slow(block, layout, new) }
     }
 }
 
@@ -93,48 +96,4 @@ fn alloc_uncommon(layout: Layout) -> Block {
     // SAFETY: the thread's shard or the sentinel; the class is one of the table's.
     let block = unsafe { local::shard().alloc_fast(class) };
     if block.is_null() { Heap::global().alloc_slow(class) } else { block }
-}
-
-impl Flagstone {
-    /// # Safety
-    /// As `GlobalAlloc::realloc`.
-    #[cold]
-    unsafe fn realloc_slow(&self, block: Block, layout: Layout, new_size: usize) -> Block {
-        let heap = Heap::global();
-        let fallback = class_of_layout(layout.size(), layout.align()).is_none();
-        if fallback && (new_size > LARGEST || class_of_layout(new_size, layout.align()).is_none()) {
-            // SAFETY: the layout says that this is a fallback block.
-            let moved =
-                unsafe { heap.fallback.resize(block, layout.align(), new_size, &heap.means()) };
-            if let Some(moved) = moved {
-                return moved;
-            }
-        }
-        // What the block holds, which is more than its layout's class after a shrink that stayed.
-        if !fallback && let Some(bytes) = heap.usable_size(block) {
-            // Shrinking by less than half stays: the copy would cost more than the rest is worth.
-            if new_size <= bytes && new_size >= bytes / 2 {
-                return block;
-            }
-        }
-        // SAFETY: the caller's contract gives a valid layout; both blocks hold the smaller size and
-        // are distinct.
-        unsafe {
-            let Ok(new_layout) = Layout::from_size_align(new_size, layout.align()) else {
-                return ptr::null_mut();
-            };
-            let new = match class_of_layout(new_size, layout.align()) {
-                None if new_size > layout.size() => heap.alloc_fallback(new_layout, Place::Growing),
-                _ => self.alloc(new_layout),
-            };
-            if !new.is_null() {
-                ptr::copy_nonoverlapping(block, new, layout.size().min(new_size));
-                self.dealloc(block, layout);
-                if fallback {
-                    heap.fallback.count_copied_resize(&heap.threshold);
-                }
-            }
-            new
-        }
-    }
 }

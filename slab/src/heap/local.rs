@@ -12,7 +12,7 @@
 use std::cell::Cell;
 use std::ptr;
 
-use super::Heap;
+use super::{Heap, leases};
 use crate::os;
 use crate::shard::lease::{LeaseWord, Unpark};
 use crate::shard::{SENTINEL, Shard};
@@ -111,22 +111,12 @@ pub(crate) fn acquire() -> Option<&'static Shard> {
             local.shard.set(home);
             return Some(home);
         }
-        if local.phase.get() == Phase::Ended {
+        if !arm() {
             return None;
         }
-        // The hook first: a shard leased without it would stay leased when the thread is gone.
-        // Arming may allocate on some systems, through us: then the nested call finds the phase
-        // set, goes on, and has leased for us.
-        if local.phase.replace(Phase::Armed) == Phase::Running {
-            if !os::arm_thread_exit(on_exit) {
-                give_back();
-                local.phase.set(Phase::Ended);
-                return None;
-            }
-            super::fork::arm();
-            if !local.home.get().is_null() {
-                return acquire();
-            }
+        // Arming may allocate; if that came here, it leased.
+        if !local.home.get().is_null() {
+            return acquire();
         }
         let heap = Heap::global();
         let shard = heap.shards.lease(heap.key(), heap.backing, &heap.threshold)?;
@@ -154,6 +144,29 @@ pub(super) fn forget_orphaned_home() {
             local.home.set(ptr::null());
         }
     });
+}
+
+/// Sees to it that the thread's end gives back what it has; whether it can have anything. A shard
+/// leased without this would stay leased when the thread is gone.
+///
+/// Arming may allocate on some systems, through us: the nested call finds the phase set and goes on.
+pub(crate) fn arm() -> bool {
+    LOCAL.with(|local| match local.phase.get() {
+        Phase::Armed => true,
+        Phase::Ended => false,
+        Phase::Running => {
+            local.phase.set(Phase::Armed);
+            let armed = os::arm_thread_exit(on_exit);
+            if armed {
+                super::fork::arm();
+            } else {
+                leases::give_back();
+                give_back();
+                local.phase.set(Phase::Ended);
+            }
+            armed
+        }
+    })
 }
 
 /// Steps back from the shard, which may be taken back later. See [`crate::thread::park`].
@@ -191,6 +204,7 @@ pub(crate) fn give_back() {
 }
 
 extern "C" fn on_exit(_: *mut libc::c_void) {
-    give_back();
     LOCAL.with(|local| local.phase.set(Phase::Ended));
+    leases::end();
+    give_back();
 }

@@ -3,22 +3,32 @@
 //! Owns the composition: which tier serves a request, and in which order a shard looks for blocks.
 //! The order of locks is: any one of them alone; none is taken while another is held.
 //!
-//! * [`refill`]: allocation beyond the fast path; [`release`]: free beyond it.
+//! * [`refill`]: allocation beyond the fast path; [`release`]: free beyond it; [`resize`].
 //! * [`pool`]: segments and free slices; [`fallback`]: large blocks; [`shards`]: the list.
 //! * [`local`]: the calling thread's shard of the global heap; [`global`]: `GlobalAlloc`.
+//! * [`builder`], [`owned`]: instances; [`blocks`]: blocks by layout from any heap; [`leases`]: the
+//!   calling thread's shards of instances; [`registry`], [`gate`](crate::gate): numbers and ends of
+//!   instances; [`holdings`]: what they took from their backing.
 //! * [`untyped`]: blocks for callers who know no layout; [`fork`]: before and after a fork.
 //! * [`decay`]: when slow paths give memory back; [`scavenge`]: it comes back from shards whose threads
 //!   sleep or are gone; [`purge`]: all of it, with a report.
 
+mod blocks;
+mod builder;
 mod decay;
 mod fallback;
 mod fork;
 mod global;
+mod holdings;
+pub(crate) mod leases;
 pub(crate) mod local;
+mod owned;
 mod pool;
 mod purge;
 mod refill;
+mod registry;
 mod release;
+mod resize;
 mod scavenge;
 mod segments;
 mod shards;
@@ -27,7 +37,9 @@ mod walked;
 
 use std::time::Duration;
 
+pub use builder::{BuildError, BuildFailure, HeapBuilder};
 pub use global::Flagstone;
+pub use owned::OwnedHeap;
 
 use crate::bucket::Bucket;
 use crate::counter::SharedCounter;
@@ -38,6 +50,7 @@ use crate::port::{Backing, OsPages};
 use crate::shard::Shard;
 use crate::sync::{AtomicUsize, Ordering};
 use fallback::{Fallback, Means};
+use holdings::Figures;
 use pool::Pool;
 use shards::ShardList;
 
@@ -48,13 +61,19 @@ const RETAIN_BYTES: u64 = 16 << 20;
 /// Most shards of a heap; past it threads share the bucket tier.
 const MAX_SHARDS: u32 = 1_024;
 
-/// A heap. [`Heap::global`] is the one behind [`Flagstone`].
+/// A heap. [`Heap::global`] is the one behind [`Flagstone`]; [`Heap::builder`] makes others.
 pub struct Heap {
     id: HeapId,
+    /// Of all heaps that had this number, which one this is. Zero for the global heap.
+    generation: usize,
     name: &'static str,
     key: AtomicUsize,
     backing: &'static dyn Backing,
     pub(crate) table: &'static ClassTable,
+    /// What an instance took from its backing; the global heap has no cap and keeps no such sums.
+    holdings: Option<&'static dyn Figures>,
+    /// Bytes of an instance's own structures.
+    pub(crate) estate_bytes: u64,
     pub(crate) pool: Pool,
     pub(crate) buckets: [Bucket; MAX_CLASSES],
     pub(crate) fallback: Fallback,
@@ -88,10 +107,13 @@ impl Heap {
     ) -> Self {
         Self {
             id,
+            generation: 0,
             name,
             key: AtomicUsize::new(0),
             backing,
             table,
+            holdings: None,
+            estate_bytes: 0,
             pool: Pool::new(),
             buckets: [const { Bucket::new() }; MAX_CLASSES],
             fallback: Fallback::new(),
@@ -118,7 +140,7 @@ impl Heap {
     }
 
     /// The heap's name, as metrics and reports show it.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         self.name
     }
 
@@ -174,11 +196,38 @@ impl Heap {
         blocks.sum::<u64>() + self.fallback.snapshot().live_bytes
     }
 
+    /// Most bytes that the heap may take from its backing, if there is a cap.
+    pub fn cap(&self) -> Option<u64> {
+        let cap = self.holdings?.cap();
+        (cap != usize::MAX).then_some(cap as u64)
+    }
+
+    /// Bytes that an instance has taken from its backing and not given back, address space without
+    /// pages included: what its cap limits. `None` for the global heap.
+    pub fn held_bytes(&self) -> Option<u64> {
+        Some(self.holdings?.held() as u64)
+    }
+
+    /// Largest [`held_bytes`](Self::held_bytes) so far.
+    pub fn peak_held_bytes(&self) -> Option<u64> {
+        Some(self.holdings?.peak())
+    }
+
+    /// Times that the cap refused the heap more memory.
+    pub fn cap_refusals(&self) -> u64 {
+        self.holdings.map_or(0, |holdings| holdings.refusals())
+    }
+
+    /// Shards that were asked of the builder and could not be made so far.
+    pub fn missing_shards(&self) -> usize {
+        self.shards.missing()
+    }
+
     /// Checks the written equations of the calling thread's shard; panics where
     /// one does not hold. For tests: it walks every free list, and exists in debug builds only.
     #[cfg(debug_assertions)]
     pub fn debug_validate(&self) {
-        let shard = local::shard();
+        let shard = self.thread_shard();
         // SAFETY: the thread has the lease.
         unsafe { shard.debug_validate() };
     }

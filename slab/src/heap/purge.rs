@@ -4,9 +4,9 @@
 //! (their shards' empty slabs, their outboxes, inboxes they have not looked into) is reported as
 //! out of reach.
 
+use super::Heap;
 use super::pool::DecayLimit;
 use super::scavenge::RangeBudget;
-use super::{Heap, local};
 use crate::os;
 use crate::shard::lease::LeaseWord;
 use crate::stats::{PurgeReport, ReturnedBytes};
@@ -21,7 +21,7 @@ impl Heap {
         let mut slabs_returned = 0;
         let mut own_part_bytes = 0;
         let mut budget = RangeBudget::of(usize::MAX);
-        let own = local::shard();
+        let own = self.thread_shard();
         if !own.is_sentinel() {
             self.settle(own);
             // SAFETY: the thread has the lease.
@@ -61,7 +61,8 @@ impl Heap {
     /// What is on its way or gathered in shards that could not be claimed.
     fn look_at_what_is_held(&self, report: &mut PurgeReport) {
         for shard in self.shards.iter() {
-            if shard.lease.word() == LeaseWord::LEASED && !std::ptr::eq(shard, local::shard()) {
+            if shard.lease.word() == LeaseWord::LEASED && !std::ptr::eq(shard, self.thread_shard())
+            {
                 report.outbox_bytes += shard.outbox.bytes();
             }
             if let Some(millis) = shard.inbox_millis() {

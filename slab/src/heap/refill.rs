@@ -8,7 +8,7 @@
 use std::alloc::Layout;
 use std::ptr;
 
-use super::{Heap, local};
+use super::Heap;
 use crate::large::Place;
 use crate::layout::{Block, Owner, Slab};
 use crate::os;
@@ -19,7 +19,7 @@ impl Heap {
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_slow(&self, class: usize) -> Block {
-        match local::acquire() {
+        match self.acquire() {
             // SAFETY: the thread has the lease.
             Some(shard) => unsafe { self.alloc_from(shard, class) },
             None => self.alloc_from_bucket(class),

@@ -6,12 +6,15 @@
 //! (rule F1). A block on its way counts as in use, so its slab cannot become empty, move to the pool
 //! or lose its segment meanwhile (rule S3).
 
-use super::{Heap, local};
+use super::Heap;
+use super::registry::Visit;
 use crate::bucket::BucketFree;
-use crate::layout::{Block, ChainWord, Kind, OwnerKind, SegmentMap, Slab, SlabPtr, slab_of};
+use crate::layout::{
+    Block, ChainWord, HeapId, Kind, OwnerKind, SegmentMap, Slab, SlabPtr, slab_of,
+};
 use crate::os::{self, fatal};
 use crate::shard::lease::{LeaseWord, Take};
-use crate::shard::{Chain, GATHER_MAX, OUTBOX_BYTES, Shard, owner_word};
+use crate::shard::{Chain, Freed, GATHER_MAX, OUTBOX_BYTES, Shard, owner_word};
 
 impl Heap {
     /// Bytes that the block at `address` really holds, or `None` if it is not in this heap.
@@ -49,7 +52,7 @@ impl Heap {
             let Some(slab) = self.slab_of_block(block) else {
                 return self.fallback.free(block, &self.means());
             };
-            let Some(shard) = local::acquire() else {
+            let Some(shard) = self.acquire() else {
                 let chain = Chain::single(slab, block, self.key());
                 self.unsharded_posts.add(1);
                 if let Some(owner) = self.route(None, chain) {
@@ -114,8 +117,66 @@ impl Heap {
             Kind::Foreign => {
                 fatal(format_args!("free of {block:p}, which no Flagstone heap handed out"))
             }
-            Kind::Segment(_) | Kind::Large(_) => {
-                fatal(format_args!("free of {block:p} to heap {}, not its own", self.name))
+            Kind::Segment(id) | Kind::Large(id) => self.fatal_foreign(block, id),
+        }
+    }
+
+    /// Whether a block in use of this heap is a fallback block.
+    pub(super) fn is_fallback(&self, block: Block) -> bool {
+        SegmentMap::kind(block.addr()) == Kind::Large(self.id)
+    }
+
+    /// Frees a block, whatever it is.
+    ///
+    /// # Safety
+    /// The caller gives up `block`, a block in use of this heap.
+    #[inline]
+    pub(super) unsafe fn free_any(&self, block: Block) {
+        let shard = self.thread_shard();
+        // SAFETY: by contract.
+        unsafe {
+            match shard.free_fast(self.id, block) {
+                Freed::Done => {}
+                Freed::Look(slab) => self.look_at(shard, slab),
+                Freed::Elsewhere => self.free_slow(block),
+            }
+        }
+    }
+
+    /// Ends the process over a block of heap `id` that was freed to this one, and says whose it is
+    /// (requirement G9).
+    #[cold]
+    fn fatal_foreign(&self, block: Block, id: HeapId) -> ! {
+        let visit = Visit::to_any(id.0);
+        let owner = match &visit {
+            Some(visit) => visit.heap().name,
+            None if id == HeapId::GLOBAL => Heap::global().name,
+            None => "that is gone",
+        };
+        let to = self.name;
+        if SegmentMap::kind(block.addr()) == Kind::Large(id) {
+            fatal(format_args!("free of {block:p} to heap {to}: a large block of heap {owner}"))
+        }
+        // SAFETY: the map says that the head may be read (rule M1); its owner is not this heap, but
+        // the block, if it is one, is in use.
+        let slab = unsafe { slab_of(block) };
+        let (class, bytes) = (slab.class.get(), slab.block_bytes.get());
+        match owner_word(slab).get().kind() {
+            OwnerKind::Shard(address) => {
+                let shard: *const Shard = std::ptr::with_exposed_provenance(address);
+                // SAFETY: the shard of a heap that is there.
+                let index = unsafe { (*shard).index };
+                fatal(format_args!(
+                    "free of {block:p} to heap {to}: a block of {bytes} bytes, class {class}, \
+                     of heap {owner}, shard {index}"
+                ))
+            }
+            OwnerKind::Bucket => fatal(format_args!(
+                "free of {block:p} to heap {to}: a block of {bytes} bytes, class {class}, \
+                 of heap {owner}, in a bucket"
+            )),
+            OwnerKind::None => {
+                fatal(format_args!("free of {block:p} to heap {to}: in no slab of heap {owner}"))
             }
         }
     }

@@ -4,7 +4,7 @@
 //! Protocol: a new shard is linked before the head and then published by the head's release store,
 //! under the list's lock; walkers load the head with acquire. Shards never leave the list.
 
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use crate::counter::{Counter, SharedCounter};
 use crate::layout::{LinkKey, MAX_CLASSES};
@@ -25,6 +25,11 @@ pub(crate) struct ShardList {
     /// Bytes taken from the backing for shards. Written under the lock.
     bytes: Counter,
     limit: u32,
+    /// Shards to be there from the start, which threads lease in turn; zero where they are made on
+    /// demand.
+    fixed: u32,
+    /// Leases asked for so far, where they go in turn.
+    turn: SharedCounter,
     /// Times that a thread was refused a shard.
     pub(crate) refusals: SharedCounter,
 }
@@ -42,7 +47,48 @@ impl ShardList {
             count: Counter::new(),
             bytes: Counter::new(),
             limit,
+            fixed: 0,
+            turn: SharedCounter::new(),
             refusals: SharedCounter::new(),
+        }
+    }
+
+    /// A list of a fixed number of shards, to be [filled](Self::fill).
+    pub(crate) const fn fixed(count: u32) -> Self {
+        let mut list = Self::new(count);
+        list.fixed = count;
+        list
+    }
+
+    /// Makes the fixed number of shards, or as many as there is memory for. They are idle.
+    pub(crate) fn fill(
+        &self,
+        key: LinkKey,
+        backing: &dyn Backing,
+        threshold: &ContentionThreshold,
+    ) {
+        while let Some(shard) = self.grow(key, backing, threshold) {
+            shard.lease.give_back();
+        }
+    }
+
+    /// Shards of the fixed number that could not be made.
+    pub(crate) fn missing(&self) -> usize {
+        (self.fixed as usize).saturating_sub(self.len())
+    }
+
+    /// Gives all shards back.
+    ///
+    /// # Safety
+    /// Nobody uses the heap any more.
+    pub(crate) unsafe fn give_back(&self, backing: &dyn Backing) {
+        let mut next = self.head.swap(ptr::null_mut(), Ordering::Acquire);
+        while let Some(shard) = NonNull::new(next) {
+            // SAFETY: a shard is there until it is unmapped here, alone in its mapping.
+            unsafe {
+                next = shard.as_ref().next();
+                backing.unmap(shard.cast(), Self::shard_bytes());
+            }
         }
     }
 
@@ -58,7 +104,13 @@ impl ShardList {
         let take = |shard: &&'static Shard| {
             shard.lease.word() == LeaseWord::IDLE && shard.lease.try_lease() == Take::Taken
         };
-        let shard = match self.iter().find(take) {
+        // In turn: the search starts at another shard each time.
+        let skipped = match self.fixed {
+            0 => 0,
+            fixed => (self.turn.add_wrapping(1) % u64::from(fixed)) as usize,
+        };
+        let mut in_turn = self.iter().skip(skipped).chain(self.iter().take(skipped));
+        let shard = match in_turn.find(take) {
             Some(shard) => shard,
             None => self.grow(key, backing, threshold).or_else(|| {
                 self.refusals.add(1);
@@ -80,7 +132,7 @@ impl ShardList {
         // not see was published later.
         let mut at = self.head.load(Ordering::Acquire);
         std::iter::from_fn(move || {
-            // SAFETY: shards live as long as their heap; the global heap lives for ever.
+            // SAFETY: shards live as long as their heap, which the caller borrows.
             let shard = unsafe { at.as_ref() }?;
             at = shard.next();
             Some(shard)
@@ -101,6 +153,10 @@ impl ShardList {
         self.growth.snapshot(LockSite::Shards)
     }
 
+    fn shard_bytes() -> usize {
+        size_of::<Shard>().next_multiple_of(os::page_size())
+    }
+
     #[cold]
     fn grow(
         &self,
@@ -112,7 +168,7 @@ impl ShardList {
             return None;
         }
         let page = os::page_size();
-        let bytes = size_of::<Shard>().next_multiple_of(page);
+        let bytes = Self::shard_bytes();
         let start = backing.map(bytes, page.max(align_of::<Shard>()))?;
         let held = self.growth.lock(threshold);
         let index = self.count.get() as u32;

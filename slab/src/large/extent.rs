@@ -124,11 +124,27 @@ pub(super) struct Records {
     returned_count: usize,
     fresh: *mut Extent,
     fresh_count: usize,
+    /// The last chunk taken in.
+    chunk: *mut Chunk,
 }
+
+/// What stands in a chunk in place of its first record.
+struct Chunk {
+    bytes: usize,
+    before: *mut Chunk,
+}
+
+const _: () = assert!(size_of::<Chunk>() <= size_of::<Extent>());
 
 impl Records {
     pub(super) const fn new() -> Self {
-        Self { returned: None, returned_count: 0, fresh: ptr::null_mut(), fresh_count: 0 }
+        Self {
+            returned: None,
+            returned_count: 0,
+            fresh: ptr::null_mut(),
+            fresh_count: 0,
+            chunk: ptr::null_mut(),
+        }
     }
 
     /// Records that can be had without another chunk.
@@ -141,8 +157,23 @@ impl Records {
     /// # Safety
     /// The range is writable, aligned for records, nobody else's, and stays while records are used.
     pub(super) unsafe fn add_chunk(&mut self, start: *mut u8, bytes: usize) {
-        self.fresh = start.cast();
-        self.fresh_count = bytes / size_of::<Extent>();
+        let chunk = start.cast::<Chunk>();
+        // SAFETY: by contract; the first record's place is the head's.
+        unsafe {
+            chunk.write(Chunk { bytes, before: self.chunk });
+            self.fresh = start.cast::<Extent>().add(1);
+        }
+        self.fresh_count = bytes / size_of::<Extent>() - 1;
+        self.chunk = chunk;
+    }
+
+    /// For the end of the heap: takes a chunk out, with whatever records are in it.
+    pub(super) fn abandon_chunk(&mut self) -> Option<(*mut u8, usize)> {
+        let chunk = self.chunk;
+        // SAFETY: chunks stay until they are taken out here.
+        let Chunk { bytes, before } = unsafe { (!chunk.is_null()).then(|| chunk.read())? };
+        self.chunk = before;
+        Some((chunk.cast(), bytes))
     }
 
     pub(super) fn make(

@@ -76,6 +76,8 @@ pub(crate) struct Space {
     last_mapping: u32,
     /// Whether the last purge was granted; locked memory refuses, and is unmapped instead.
     purgeable: bool,
+    /// Whether the backing takes parts of mappings back.
+    splits: bool,
 }
 
 // SAFETY: the records belong to the space, and both to whoever holds the lock around it.
@@ -96,6 +98,7 @@ impl Space {
             figures: Figures { used: 0, dirty: 0, clean: 0 },
             last_mapping: 0,
             purgeable: true,
+            splits: true,
         }
     }
 
@@ -124,6 +127,33 @@ impl Space {
             self.all.insert(node);
             self.give(node, State::Clean, now);
         }
+    }
+
+    /// Notes whether the backing takes parts of mappings back. Else only whole ones are given back.
+    pub(crate) fn set_splits(&mut self, splits: bool) {
+        self.splits = splits;
+    }
+
+    /// For the end of the heap: takes a range out of the books, be it free or a block in use; a whole
+    /// mapping where the backing takes no parts. The books are good for nothing else afterwards.
+    pub(crate) fn abandon(&mut self) -> Option<(usize, usize)> {
+        let first = self.all.at_least(0)?;
+        let (start, mut end, mapping) = (first.start(), first.end(), first.mapping.get());
+        self.all.remove(first);
+        while !self.splits
+            && let Some(next) = self.all.at_most(end)
+            && next.start() == end
+            && next.mapping.get() == mapping
+        {
+            end = next.end();
+            self.all.remove(next);
+        }
+        Some((start, end - start))
+    }
+
+    /// For the end of the heap: takes a chunk of records out, after all ranges.
+    pub(crate) fn abandon_records(&mut self) -> Option<(*mut u8, usize)> {
+        self.records.abandon_chunk()
     }
 
     /// Notes whether purges are granted.
@@ -466,7 +496,7 @@ impl Space {
         let first = node.start().next_multiple_of(UNIT);
         let last = node.end() & !(UNIT - 1);
         self.unlist(node);
-        if first >= last || self.wants_records() {
+        if first >= last || self.wants_records() || !self.may_leave(node) {
             return self.release_end(node, state, now, jobs);
         }
         let mut middle = node;
@@ -480,6 +510,20 @@ impl Space {
         jobs.push(Job { start: middle.start(), bytes: middle.bytes(), purged: None });
         self.all.remove(middle);
         self.records.give(middle);
+    }
+
+    /// Whether the backing takes a range back: any, or only one that is a whole mapping.
+    fn may_leave(&self, node: Node) -> bool {
+        if self.splits {
+            return true;
+        }
+        let same = |other: Node| other.mapping.get() == node.mapping.get();
+        let touches_before = node.start().checked_sub(1).and_then(|last| {
+            self.all.at_most(last).filter(|before| before.end() == node.start() && same(before))
+        });
+        let touches_after =
+            self.all.at_most(node.end()).filter(|after| after.start() == node.end() && same(after));
+        touches_before.is_none() && touches_after.is_none()
     }
 
     /// Gives back what holds no whole unit, a range that is in no list.

@@ -22,13 +22,15 @@ use crate::sync::{AtomicU8, AtomicUsize, Ordering};
 pub(crate) const ADDRESS_BITS: u32 = if cfg!(target_arch = "x86_64") { 47 } else { 48 };
 const ENTRIES: usize = (1 << ADDRESS_BITS) / SEGMENT_BYTES;
 
-/// The number of a heap in the segment map, 1..=127.
+/// The number of a heap in the segment map, 1..=127: 1 is the global one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeapId(pub(crate) u8);
 
 impl HeapId {
     /// The heap behind the global allocator.
     pub(crate) const GLOBAL: HeapId = HeapId(1);
+    /// The largest number.
+    pub(crate) const LAST: HeapId = HeapId(127);
 }
 
 /// What an entry says.

@@ -26,7 +26,7 @@ mod table;
 
 pub(crate) use classes::{ClassInfo, LARGEST, MAX_CLASSES, class_of_common, class_of_layout};
 pub(crate) use link::{Block, ChainWord, LinkKey, MAX_CHAIN};
-pub(crate) use map::{HeapId, Kind, SegmentMap};
+pub(crate) use map::{ADDRESS_BITS, HeapId, Kind, SegmentMap};
 pub(crate) use owner::{Owner, OwnerCell, OwnerKind};
 pub(crate) use segment::{
     ALL_FREE, Links, SEGMENT_BYTES, SLICE_BYTES, Segment, longest_run, run_in, run_mask, slice_of,

@@ -1,13 +1,36 @@
-//! The `Backing` port: where a heap's segments, tables and fallback blocks come from.
+//! Ports: where memory comes from, injected and never assumed (requirement G1).
 //!
-//! Owns the contract (requirement G1: an allocator is injected, never assumed) and its default,
-//! [`OsPages`]. A backing hands out page-aligned zeroed ranges; it never sees single blocks.
+//! Owns two contracts and their implementations. A [`Backing`] hands out page-aligned zeroed ranges to
+//! a heap and never sees single blocks; a [`BlockPort`] hands out blocks to whoever allocates.
+//!
+//! | implementation | backing | blocks |
+//! |---|---|---|
+//! | [`OsPages`] | pages of the operating system, the default | |
+//! | [`System`], [`Mimalloc`](PassThrough), any [`PassThrough`] | ranges of another allocator | passed through |
+//! | [`FixedRegion`] | a buffer of the caller's | |
+//! | [`Heap`](crate::Heap), [`Flagstone`](crate::Flagstone) | | from shards |
+//! | [`FailAfter`] of any | refuses from the N-th request on | the same |
+//! | [`Tracing`] of any | knows what is out, and whence | the same |
 
+mod block;
+mod fail_after;
+mod fixed_region;
 mod os_pages;
+mod pass_through;
+mod tracing;
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 
+pub(crate) use block::no_bytes;
+pub use block::{AllocError, BlockPort};
+pub use fail_after::{FailAfter, FailAfterEnvError};
+pub use fixed_region::FixedRegion;
 pub use os_pages::OsPages;
+#[cfg(feature = "mimalloc")]
+pub use pass_through::Mimalloc;
+pub use pass_through::{PassThrough, System};
+pub use tracing::{Leak, Tracing};
 
 /// A source of page ranges.
 ///
@@ -47,6 +70,12 @@ pub unsafe trait Backing: Send + Sync {
     fn joins(&self) -> bool {
         false
     }
+
+    /// Whether a part of a range may go back alone. To a backing that cannot do this heaps give
+    /// back whole ranges only.
+    fn can_split(&self) -> bool {
+        true
+    }
 }
 
 /// What became of a request to move pages.
@@ -61,3 +90,45 @@ pub enum Remapped {
     /// so it must not be touched any more.
     Failed,
 }
+
+macro_rules! backing_behind_a_pointer {
+    ($($pointer:ty),*) => {$(
+        // SAFETY: all calls go to the backing behind the pointer.
+        unsafe impl<B: Backing + ?Sized> Backing for $pointer {
+            fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+                (**self).map(bytes, align)
+            }
+
+            unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) {
+                // SAFETY: the caller's contract.
+                unsafe { (**self).unmap(start, bytes) }
+            }
+
+            unsafe fn purge(&self, start: NonNull<u8>, bytes: usize) -> bool {
+                // SAFETY: the caller's contract.
+                unsafe { (**self).purge(start, bytes) }
+            }
+
+            unsafe fn remap(
+                &self,
+                from: NonNull<u8>,
+                old: usize,
+                to: NonNull<u8>,
+                new: usize,
+            ) -> Remapped {
+                // SAFETY: the caller's contract.
+                unsafe { (**self).remap(from, old, to, new) }
+            }
+
+            fn joins(&self) -> bool {
+                (**self).joins()
+            }
+
+            fn can_split(&self) -> bool {
+                (**self).can_split()
+            }
+        }
+    )*};
+}
+
+backing_behind_a_pointer!(&B, Box<B>, Arc<B>);

@@ -9,7 +9,7 @@ use super::{
     ByteTotals, ClassSnapshot, HeapSnapshot, RemoteSnapshot, ShardSnapshot, ShardState,
     TierSnapshot,
 };
-use crate::heap::Heap;
+use crate::heap::{Heap, leases};
 use crate::layout::ClassTable;
 use crate::os;
 use crate::shard::Shard;
@@ -130,7 +130,10 @@ impl Heap {
         let sum = |part: fn(&ClassSnapshot) -> u64| snapshot.classes.iter().map(part).sum::<u64>();
         let fallback = &snapshot.fallback;
         let purged = self.purged_in_slabs.get();
-        let tables = self.shards.bytes() + self.fallback.record_bytes();
+        // Threads' tables of leases belong to no instance.
+        let leases = if self.is_global() { leases::bytes() } else { 0 };
+        let tables =
+            self.shards.bytes() + self.fallback.record_bytes() + self.estate_bytes + leases;
         let slab_bytes = sum(|class| class.slab_bytes);
         let live_blocks = sum(|class| class.in_use * class.block_bytes);
         let free_blocks = sum(|class| class.free_blocks * class.block_bytes);
