@@ -9,6 +9,7 @@
 
 mod budget;
 mod extent;
+mod queue;
 mod space;
 #[cfg(test)]
 mod space_tests;

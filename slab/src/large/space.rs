@@ -13,6 +13,7 @@
 use std::ops::Range;
 
 use super::extent::{Mapping, Node, Records, State};
+use super::queue::Queue;
 use super::tree::{ByAddress, BySize, Tree};
 use super::{GRANULE, UNIT};
 
@@ -599,44 +600,5 @@ impl Jobs<'_> {
     fn push(&mut self, job: Job) {
         self.jobs[self.count] = job;
         self.count += 1;
-    }
-}
-
-/// Free ranges of one state, oldest first.
-struct Queue {
-    oldest: Option<Node>,
-    newest: Option<Node>,
-}
-
-impl Queue {
-    const fn new() -> Self {
-        Self { oldest: None, newest: None }
-    }
-
-    fn push(&mut self, node: Node) {
-        node.queued.set(true);
-        node.newer.set(None);
-        node.older.set(self.newest);
-        match self.newest {
-            Some(newest) => newest.newer.set(Some(node)),
-            None => self.oldest = Some(node),
-        }
-        self.newest = Some(node);
-    }
-
-    /// Takes a range out if it is in.
-    fn remove(&mut self, node: Node) {
-        if !node.queued.replace(false) {
-            return;
-        }
-        let (older, newer) = (node.older.take(), node.newer.take());
-        match older {
-            Some(older) => older.newer.set(newer),
-            None => self.oldest = newer,
-        }
-        match newer {
-            Some(newer) => newer.older.set(older),
-            None => self.newest = older,
-        }
     }
 }
