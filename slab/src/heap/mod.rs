@@ -22,6 +22,7 @@ mod global;
 mod holdings;
 pub(crate) mod leases;
 pub(crate) mod local;
+mod misuse;
 mod owned;
 mod pool;
 mod purge;
@@ -314,7 +315,7 @@ impl Heap {
         if key != 0 {
             return LinkKey(key);
         }
-        let made = os::entropy() | 1;
+        let made = os::entropy() | 1 << (usize::BITS - 1);
         match self.key.compare_exchange(0, made, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => LinkKey(made),
             Err(other) => LinkKey(other),

@@ -182,6 +182,7 @@ impl Pool {
         self.figures.dirty_slices.add(slices as u64);
         for slice in first..first + slices {
             segment.freed_at[slice].set(since);
+            segment.first[slice].set(0);
         }
         pool.give(segment, mask, mask);
     }

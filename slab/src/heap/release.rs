@@ -7,11 +7,8 @@
 //! or lose its segment meanwhile (rule S3).
 
 use super::Heap;
-use super::registry::Visit;
 use crate::bucket::BucketFree;
-use crate::layout::{
-    Block, ChainWord, HeapId, Kind, OwnerKind, SegmentMap, Slab, SlabPtr, slab_of,
-};
+use crate::layout::{Block, ChainWord, Kind, OwnerKind, SegmentMap, Slab, SlabPtr, slab_of};
 use crate::os::{self, fatal};
 use crate::shard::lease::{LeaseWord, Take};
 use crate::shard::{Chain, Freed, GATHER_MAX, OUTBOX_BYTES, Shard, owner_word};
@@ -99,18 +96,16 @@ impl Heap {
     unsafe fn slab_of_block(&self, block: Block) -> Option<&'static Slab> {
         match SegmentMap::kind(block.addr()) {
             Kind::Segment(id) if id == self.id => {
-                if !SegmentMap::holds_recent(id, block.addr()) {
-                    SegmentMap::note_recent(id, block.addr());
+                if SegmentMap::recent(block.addr()).is_none() {
+                    SegmentMap::note_recent(block.addr());
                 }
                 // SAFETY: as above, and the block is in use.
                 let slab = unsafe { slab_of(block) };
                 if owner_word(slab).get().kind() == OwnerKind::None {
                     fatal(format_args!("free of {block:p}, which is in no slab in use"));
                 }
-                #[cfg(debug_assertions)]
-                if !slab.is_block(block) {
-                    fatal(format_args!("free of {block:p}, which is not the start of a block"));
-                }
+                // SAFETY: the slab is in use, and the block is given up.
+                unsafe { self.check_free(slab, block) };
                 Some(slab)
             }
             Kind::Large(id) if id == self.id => None,
@@ -135,48 +130,10 @@ impl Heap {
         let shard = self.thread_shard();
         // SAFETY: by contract.
         unsafe {
-            match shard.free_fast(self.id, block) {
+            match shard.free_fast::<true>(block) {
                 Freed::Done => {}
                 Freed::Look(slab) => self.look_at(shard, slab),
                 Freed::Elsewhere => self.free_slow(block),
-            }
-        }
-    }
-
-    /// Ends the process over a block of heap `id` that was freed to this one, and says whose it is
-    /// (requirement G9).
-    #[cold]
-    fn fatal_foreign(&self, block: Block, id: HeapId) -> ! {
-        let visit = Visit::to_any(id.0);
-        let owner = match &visit {
-            Some(visit) => visit.heap().name,
-            None if id == HeapId::GLOBAL => Heap::global().name,
-            None => "that is gone",
-        };
-        let to = self.name;
-        if SegmentMap::kind(block.addr()) == Kind::Large(id) {
-            fatal(format_args!("free of {block:p} to heap {to}: a large block of heap {owner}"))
-        }
-        // SAFETY: the map says that the head may be read (rule M1); its owner is not this heap, but
-        // the block, if it is one, is in use.
-        let slab = unsafe { slab_of(block) };
-        let (class, bytes) = (slab.class.get(), slab.block_bytes.get());
-        match owner_word(slab).get().kind() {
-            OwnerKind::Shard(address) => {
-                let shard: *const Shard = std::ptr::with_exposed_provenance(address);
-                // SAFETY: the shard of a heap that is there.
-                let index = unsafe { (*shard).index };
-                fatal(format_args!(
-                    "free of {block:p} to heap {to}: a block of {bytes} bytes, class {class}, \
-                     of heap {owner}, shard {index}"
-                ))
-            }
-            OwnerKind::Bucket => fatal(format_args!(
-                "free of {block:p} to heap {to}: a block of {bytes} bytes, class {class}, \
-                 of heap {owner}, in a bucket"
-            )),
-            OwnerKind::None => {
-                fatal(format_args!("free of {block:p} to heap {to}: in no slab of heap {owner}"))
             }
         }
     }

@@ -8,7 +8,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;
 
 use super::{Flagstone, Heap, local};
-use crate::layout::{Block, HeapId, LARGEST};
+use crate::layout::{Block, LARGEST};
 use crate::os::{fatal, keep_errno};
 use crate::shard::{Freed, Shard};
 
@@ -71,7 +71,7 @@ pub unsafe fn free(block: *mut u8) {
     let shard = local::shard();
     // SAFETY: the thread's shard or the sentinel; the caller gives the block up.
     unsafe {
-        match shard.free_fast(HeapId::GLOBAL, block) {
+        match shard.free_fast::<true>(block) {
             Freed::Done => {}
             other => free_beyond(shard, block, other),
         }

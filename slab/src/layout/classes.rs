@@ -22,7 +22,7 @@ const LINEAR: usize = (LINEAR_MAX - SMALLEST) / 8 + 1;
 const LINEAR_MAX: usize = 128;
 const DOUBLINGS: usize = (LARGEST / LINEAR_MAX).ilog2() as usize;
 /// Requests up to here find their class in one table load.
-pub(super) const TABLE_MAX: usize = 1024;
+pub(super) const TABLE_MAX: usize = 2048;
 /// Blocks above this have a slab of their own.
 const SHARED_MAX: usize = SLICE_BYTES;
 /// A slab that serves several blocks serves at least this many.
@@ -122,7 +122,15 @@ pub(crate) fn class_of_layout(bytes: usize, align: usize) -> Option<usize> {
 #[inline(always)]
 #[allow(clippy::manual_div_ceil, reason = "as in `class_of`")]
 pub(crate) fn class_of_common(bytes: usize, align: usize) -> Option<usize> {
-    if align <= 8 && bytes <= TABLE_MAX { Some(SMALL[(bytes + 7) >> 3] as usize) } else { None }
+    // Both conditions in one comparison: an alignment of 16 reaches the bit of the table's end. The
+    // end itself is left out, and goes the longer way.
+    const SHIFT: u32 = TABLE_MAX.ilog2() - 4;
+    if bytes | align << SHIFT < TABLE_MAX {
+        // SAFETY: `bytes` is below the table's end, so the index is at most its last.
+        Some(unsafe { *SMALL.get_unchecked((bytes + 7) >> 3) } as usize)
+    } else {
+        None
+    }
 }
 
 /// Bytes of a block of class `c` of the default table.

@@ -48,6 +48,19 @@ impl LinkKey {
         ptr::with_exposed_provenance_mut(word ^ self.0)
     }
 
+    /// Whether the first word of a block reads like the link of a free block: the end of a list, or an
+    /// address in the block's segment. The key has its highest bit set, so neither zero nor a plain
+    /// address does.
+    ///
+    /// # Safety
+    /// The caller owns `block`.
+    #[inline(always)]
+    pub(crate) unsafe fn looks_free(self, block: Block) -> bool {
+        // SAFETY: by contract.
+        let next = unsafe { self.next(block) }.addr();
+        next == 0 || (next ^ block.addr()) < super::SEGMENT_BYTES
+    }
+
     /// Writes the link of a free block.
     ///
     /// # Safety

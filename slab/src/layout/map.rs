@@ -56,35 +56,39 @@ static MAP: SegmentMap = SegmentMap([const { AtomicU8::new(0) }; ENTRIES]);
 /// Places in the table of recent segments: 32 KiB, of which a program touches what it uses.
 const RECENT_PLACES: usize = 4096;
 
-/// Recent segments by number modulo the places: base address plus heap number, or zero.
-static RECENT: [AtomicUsize; RECENT_PLACES] = [const { AtomicUsize::new(0) }; RECENT_PLACES];
+/// Recent segments by number modulo the places: base addresses, or [`NO_SEGMENT`].
+static RECENT: [AtomicUsize; RECENT_PLACES] =
+    [const { AtomicUsize::new(NO_SEGMENT) }; RECENT_PLACES];
 
-const _: () = assert!(RECENT_PLACES.is_power_of_two());
+/// A base so far above every address that none is within a segment of it.
+const NO_SEGMENT: usize = 1 << (usize::BITS - 2);
+
+const _: () = {
+    assert!(RECENT_PLACES.is_power_of_two());
+    assert!(NO_SEGMENT >> ADDRESS_BITS > 0);
+};
 
 impl SegmentMap {
-    /// Whether `address` lies in a segment of heap `id` that has its place in the table. The fast
-    /// path's check: one load and one comparison; "no" means that the map must be asked.
+    /// The base of the segment that `address` lies in and the offset in it, if it has its place in the
+    /// table: its head may be read. The fast path's check; `None` means that the map must be asked.
     #[inline(always)]
-    pub(crate) fn holds_recent(id: HeapId, address: usize) -> bool {
+    pub(crate) fn recent(address: usize) -> Option<(usize, usize)> {
         // Relaxed: see the protocol above; a freed block brings its own happens-before. A stale
-        // "no" is only slow. A stale "yes" cannot be: the word goes before the range is given back.
-        Self::recent_place(address).load(Ordering::Relaxed) == Self::recent_word(id, address)
+        // "no" is only slow. A stale base cannot be: it goes before the range is given back.
+        let base = Self::recent_place(address).load(Ordering::Relaxed);
+        let offset = address.wrapping_sub(base);
+        if offset < SEGMENT_BYTES { Some((base, offset)) } else { None }
     }
 
-    /// Gives the segment of `address` its place in the table. The caller has a block of it, in heap
-    /// `id`, so it cannot be cleared meanwhile.
-    pub(crate) fn note_recent(id: HeapId, address: usize) {
-        Self::recent_place(address).store(Self::recent_word(id, address), Ordering::Relaxed);
+    /// Gives the segment of `address` its place in the table. The caller has a block of it, so it
+    /// cannot be cleared meanwhile.
+    pub(crate) fn note_recent(address: usize) {
+        Self::recent_place(address).store(address & !(SEGMENT_BYTES - 1), Ordering::Relaxed);
     }
 
     #[inline(always)]
     fn recent_place(address: usize) -> &'static AtomicUsize {
         &RECENT[address / SEGMENT_BYTES % RECENT_PLACES]
-    }
-
-    #[inline(always)]
-    fn recent_word(id: HeapId, address: usize) -> usize {
-        (address & !(SEGMENT_BYTES - 1)) + id.0 as usize
     }
 
     /// What lies at `address`.
@@ -110,12 +114,11 @@ impl SegmentMap {
             Kind::Large(id) => id.0 | LARGE,
         };
         let Some(entry) = MAP.0.get(address / SEGMENT_BYTES) else { return };
-        let before = entry.swap(byte, Ordering::Relaxed);
-        // A place is cleared only by its segment's end; another segment's word stays.
-        let word = Self::recent_word(HeapId(before), address);
+        entry.store(byte, Ordering::Relaxed);
+        // A place is cleared only by its segment's end; another segment's base stays.
         let _ = Self::recent_place(address).compare_exchange(
-            word,
-            0,
+            address & !(SEGMENT_BYTES - 1),
+            NO_SEGMENT,
             Ordering::Relaxed,
             Ordering::Relaxed,
         );

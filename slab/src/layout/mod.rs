@@ -29,7 +29,7 @@ pub(crate) use link::{Block, ChainWord, LinkKey, MAX_CHAIN};
 pub(crate) use map::{ADDRESS_BITS, HeapId, Kind, SegmentMap};
 pub(crate) use owner::{Owner, OwnerCell, OwnerKind};
 pub(crate) use segment::{
-    ALL_FREE, Links, SEGMENT_BYTES, SLICE_BYTES, Segment, longest_run, run_in, run_mask, slice_of,
+    ALL_FREE, Links, SEGMENT_BYTES, SLICE_BYTES, Segment, longest_run, run_in, run_mask,
 };
 pub(crate) use slab::{EMPTY_SLAB, Slab, SlabList, SlabPtr, slab_of};
 pub(crate) use table::DEFAULT_TABLE;

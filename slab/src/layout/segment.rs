@@ -50,7 +50,7 @@ pub(crate) struct Segment {
     pub(crate) bin: Cell<u8>,
     /// When a dirty slice became free, in coarse milliseconds. Pool lock.
     pub(crate) freed_at: [Figure; SLICES],
-    /// The first slice of the slab that a slice belongs to.
+    /// The first slice of the slab that a slice belongs to; zero, the head's, where it belongs to none.
     pub(crate) first: [Cell<u8>; SLICES],
     /// Owner words, by first slice.
     pub(crate) owners: Owners,
@@ -68,6 +68,18 @@ pub(crate) struct Links {
 /// The owner words, on cache lines of their own.
 #[repr(C, align(64))]
 pub(crate) struct Owners([OwnerCell; SLICES]);
+
+impl Owners {
+    /// The word of a slab by its first slice, as the table of first slices has it.
+    ///
+    /// # Safety
+    /// `first` is below [`SLICES`].
+    #[inline(always)]
+    pub(crate) unsafe fn of_first(&self, first: usize) -> &OwnerCell {
+        // SAFETY: by contract.
+        unsafe { self.0.get_unchecked(first) }
+    }
+}
 
 impl std::ops::Index<usize> for Owners {
     type Output = OwnerCell;

@@ -51,6 +51,8 @@ pub(crate) struct Slab {
     hold: Cell<u32>,
     /// Whether the slab is in its shard's list of partly used ones.
     pub(crate) listed: Cell<bool>,
+    /// 2^64 / `block_bytes`, rounded up.
+    inverse: Cell<u64>,
     next: Cell<SlabPtr>,
     prev: Cell<SlabPtr>,
 }
@@ -78,6 +80,7 @@ impl Slab {
             block_bytes: Cell::new(0),
             hold: Cell::new(0),
             listed: Cell::new(false),
+            inverse: Cell::new(0),
             next: Cell::new(ptr::null()),
             prev: Cell::new(ptr::null()),
         }
@@ -100,8 +103,17 @@ impl Slab {
         self.linked.set(0);
         self.capacity.set(info.capacity);
         self.block_bytes.set(info.block_bytes);
+        self.inverse.set((u64::MAX / u64::from(info.block_bytes)) + 1);
         self.next.set(ptr::null());
         self.prev.set(ptr::null());
+    }
+
+    /// Whether an offset from the slab's start is a multiple of the block size: one multiplication
+    /// (Lemire, Kaser and Kurz, "Faster remainder by direct computation", 2019).
+    #[inline(always)]
+    pub(crate) fn starts_block(&self, offset: usize) -> bool {
+        let inverse = self.inverse.get();
+        (offset as u64).wrapping_mul(inverse) < inverse
     }
 
     /// The segment whose head holds this metadata.
@@ -123,7 +135,6 @@ impl Slab {
 
     /// Whether `block` is the address of one of the slab's blocks. For whoever has a block of it:
     /// reads only what rule S2 lets them.
-    #[cfg(any(test, debug_assertions))]
     pub(crate) fn is_block(&self, block: Block) -> bool {
         let offset = block.addr().wrapping_sub(self.start().addr());
         let bytes = self.block_bytes.get() as usize;
@@ -235,6 +246,8 @@ impl Slab {
         // SAFETY: a block on the free list is free and its link was written with the heap's key.
         self.free.set(unsafe { key.next(block) });
         self.needed.set(self.needed.get() + 1);
+        // SAFETY: the block is the caller's now. Why: see `Shard::alloc_fast`.
+        unsafe { block.cast::<usize>().write(0) };
         Some(block)
     }
 

@@ -4,7 +4,7 @@
 //! paths fall through. No lock, no atomic read-modify-write, no call.
 
 use super::imp::Shard;
-use crate::layout::{Block, HeapId, Segment, SegmentMap, SlabPtr, slice_of};
+use crate::layout::{Block, SLICE_BYTES, Segment, SegmentMap, Slab, SlabPtr};
 
 /// What a fast free found.
 #[must_use]
@@ -13,7 +13,8 @@ pub(crate) enum Freed {
     Done,
     /// The block is back, and the slab's owner has to look at it.
     Look(SlabPtr),
-    /// Not a block of this shard, or one that needs more than a push: nothing was changed.
+    /// Not a block of this shard, or one that needs more than a push, or a fault: nothing was
+    /// changed.
     Elsewhere,
 }
 
@@ -35,32 +36,45 @@ impl Shard {
             if !block.is_null() {
                 ready.set(self.key.next(block));
                 self.allocs.get_unchecked(class).add(1);
+                // So that a block given back unwritten does not look free already.
+                block.cast::<usize>().write(0);
             }
             block
         }
     }
 
-    /// Puts a block back if it belongs to a slab of this shard.
+    /// Puts a block back if it belongs to a slab of this shard and nothing about it is suspicious.
+    ///
+    /// A block that looks free already is turned away. With `START`, so is an address that is not the
+    /// start of a block: C programs get that wrong, Rust's owners cannot by themselves. The slow path
+    /// looks closer and names the fault.
     ///
     /// # Safety
     /// The caller has this shard's lease, or this is the sentinel, and gives up `block`, which came
-    /// from an allocator; if it came from heap `id`, it is in use.
+    /// from an allocator and is in use.
     #[inline(always)]
-    pub(crate) unsafe fn free_fast(&self, id: HeapId, block: Block) -> Freed {
-        if !SegmentMap::holds_recent(id, block.addr()) {
+    pub(crate) unsafe fn free_fast<const START: bool>(&self, block: Block) -> Freed {
+        let Some((base, offset)) = SegmentMap::recent(block.addr()) else {
             return Freed::Elsewhere;
-        }
+        };
         // SAFETY:
         // 1. the table says that the segment's head may be read (rule M1);
-        // 2. the owner word of the block's slice names this shard only if the slice is the first of
-        //    a slab of ours, whose metadata the lease lets us change (rules H1, O1).
+        // 2. the table of first slices holds numbers of slices, zero where there is no slab, and
+        //    nobody owns the head's slice;
+        // 3. an owner word that names this shard is that of a slab of ours, whose metadata the lease
+        //    lets us change (rules H1, O1).
         unsafe {
-            let segment = &*Segment::base_of(block);
-            let slice = slice_of(block.addr());
-            if segment.owners[slice].get() != self.owner() {
+            let segment = &*std::ptr::with_exposed_provenance::<Segment>(base);
+            let first = segment.first.get_unchecked(offset / SLICE_BYTES).get() as usize;
+            if segment.owners.of_first(first).get() != self.owner() {
                 return Freed::Elsewhere;
             }
-            let slab = &*(&raw const segment.slabs).cast::<crate::layout::Slab>().add(slice);
+            let slab = &*(&raw const segment.slabs).cast::<Slab>().add(first);
+            if self.key.looks_free(block)
+                || START && !slab.starts_block(offset - first * SLICE_BYTES)
+            {
+                return Freed::Elsewhere;
+            }
             self.key.set_next(block, slab.free.get());
             slab.free.set(block);
             let class = slab.class.get() as usize;

@@ -1,0 +1,86 @@
+//! Frees that a correct program does not make: twice, inside a block, to another heap.
+//!
+//! Owns the checks of the slow path and the messages. The fast path turns suspicious blocks away
+//! without deciding anything; here the suspicion is proved, and the process ends with a line that
+//! names the address, its class and its owner, or the free goes on.
+//!
+//! A free block carries in its first word the encoded link to another free block of its slab, or to
+//! none; an allocation clears the word. So a block that is freed and carries such a link was freed
+//! before, unless the program wrote one of a few thousand words out of 2^64 that it cannot know.
+
+use std::fmt;
+
+use super::Heap;
+use super::registry::Visit;
+use crate::layout::{Block, HeapId, Kind, OwnerKind, SegmentMap, Slab, slab_of};
+use crate::os::fatal;
+use crate::shard::{Shard, owner_word};
+
+impl Heap {
+    /// Ends the process if `block` is not the start of a block of `slab`, or free already.
+    ///
+    /// # Safety
+    /// The slab is in use, of this heap, and the caller gives up `block`, which lies in it.
+    pub(super) unsafe fn check_free(&self, slab: &Slab, block: Block) {
+        if !slab.is_block(block) {
+            fatal(format_args!(
+                "free of {block:p}, which is not the start of a block: {}",
+                Whose(slab, self.name)
+            ));
+        }
+        let key = self.key();
+        // SAFETY: by contract.
+        let next = unsafe {
+            if !key.looks_free(block) {
+                return;
+            }
+            key.next(block)
+        };
+        if next.is_null() || slab.is_block(next) {
+            fatal(format_args!("double free of {block:p}: {}", Whose(slab, self.name)));
+        }
+    }
+
+    /// Ends the process over a block of heap `id` that was freed to this one, and says whose it is
+    /// (requirement G9).
+    #[cold]
+    pub(super) fn fatal_foreign(&self, block: Block, id: HeapId) -> ! {
+        let visit = Visit::to_any(id.0);
+        let owner = match &visit {
+            Some(visit) => visit.heap().name,
+            None if id == HeapId::GLOBAL => Heap::global().name,
+            None => "that is gone",
+        };
+        let to = self.name;
+        if SegmentMap::kind(block.addr()) == Kind::Large(id) {
+            fatal(format_args!("free of {block:p} to heap {to}: a large block of heap {owner}"))
+        }
+        // SAFETY: the map says that the head may be read (rule M1); its owner is not this heap, but
+        // the block, if it is one, is in use.
+        let slab = unsafe { slab_of(block) };
+        if owner_word(slab).get().kind() == OwnerKind::None {
+            fatal(format_args!("free of {block:p} to heap {to}: in no slab of heap {owner}"))
+        }
+        fatal(format_args!("free of {block:p} to heap {to}: {}", Whose(slab, owner)))
+    }
+}
+
+/// Says what a slab's blocks are and whose: the slab, and its heap's name.
+struct Whose<'a>(&'a Slab, &'a str);
+
+impl fmt::Display for Whose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(slab, heap) = self;
+        let (class, bytes) = (slab.class.get(), slab.block_bytes.get());
+        write!(f, "a block of {bytes} bytes, class {class}, of heap {heap}, ")?;
+        match owner_word(slab).get().kind() {
+            OwnerKind::Shard(address) => {
+                let shard: *const Shard = std::ptr::with_exposed_provenance(address);
+                // SAFETY: shards are never freed before their heap, which is there.
+                write!(f, "shard {}", unsafe { (*shard).index })
+            }
+            OwnerKind::Bucket => write!(f, "in a bucket"),
+            OwnerKind::None => write!(f, "in no shard"),
+        }
+    }
+}

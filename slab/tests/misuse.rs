@@ -1,0 +1,156 @@
+//! Frees that no correct program makes end the process with a line that names address, class and
+//! owner. Each case runs in a child, which is this test itself with a variable set.
+// requirement: G9
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+
+use flagstone_slab::{Flagstone, untyped};
+
+#[global_allocator]
+static ALLOCATOR: Flagstone = Flagstone::new();
+
+const CASE: &str = "FLAGSTONE_MISUSE_CASE";
+
+/// Runs `fault` in a child if this is the child; else starts it and returns what it wrote to
+/// standard error. It must have ended by `SIGABRT`.
+fn aborts(test: &str, fault: impl FnOnce()) -> String {
+    if std::env::var(CASE).is_ok_and(|case| case == test) {
+        fault();
+        std::process::exit(0);
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(CASE, test)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stderr).into_owned();
+    assert_eq!(child.status.signal(), Some(libc::SIGABRT), "{said}");
+    said
+}
+
+fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes, 8).unwrap()
+}
+
+fn alloc(bytes: usize) -> *mut u8 {
+    // SAFETY: the layout is not empty.
+    let block = unsafe { ALLOCATOR.alloc(layout(bytes)) };
+    assert!(!block.is_null());
+    block
+}
+
+fn free(block: *mut u8, bytes: usize) {
+    // SAFETY: none: that it ends the process is the point of the test where it is misused.
+    unsafe { ALLOCATOR.dealloc(block, layout(bytes)) };
+}
+
+#[track_caller]
+fn names(said: &str, fault: &str) {
+    let line = said.lines().find(|line| line.starts_with("flagstone: "));
+    let line = line.unwrap_or_else(|| panic!("no message in {said:?}"));
+    assert!(line.contains(fault), "{line}");
+    assert!(line.contains("0x") && line.contains("class ") && line.contains("of heap global"));
+    assert!(line.contains("shard ") || line.contains("in a bucket"), "{line}");
+}
+
+#[test]
+fn a_block_freed_twice_in_a_row() {
+    let said = aborts("a_block_freed_twice_in_a_row", || {
+        let block = alloc(200);
+        free(block, 200);
+        free(block, 200);
+    });
+    names(&said, "double free of");
+}
+
+#[test]
+fn a_block_freed_twice_with_others_between_and_never_written() {
+    let said = aborts("a_block_freed_twice_with_others_between_and_never_written", || {
+        let blocks: Vec<_> = (0..40).map(|_| alloc(64)).collect();
+        for &block in &blocks {
+            free(block, 64);
+        }
+        free(blocks[17], 64);
+    });
+    names(&said, "double free of");
+}
+
+#[test]
+fn a_block_freed_by_two_threads_neither_of_which_owns_it() {
+    let said = aborts("a_block_freed_by_two_threads_neither_of_which_owns_it", || {
+        let (sender, receiver) = mpsc::channel::<usize>();
+        let block = alloc(640) as usize;
+        let keep = thread::spawn(move || {
+            alloc(640);
+            free(block as *mut u8, 640);
+            sender.send(block).unwrap();
+        });
+        let again = receiver.recv().unwrap();
+        keep.join().unwrap();
+        thread::spawn(move || free(again as *mut u8, 640)).join().unwrap();
+    });
+    names(&said, "double free of");
+}
+
+/// Through the interface of `malloc`, whose callers get this wrong.
+#[test]
+fn an_address_inside_a_small_block() {
+    let said = aborts("an_address_inside_a_small_block", || {
+        let block = untyped::alloc(64);
+        assert!(!block.is_null());
+        // SAFETY: none; the offset is the fault.
+        unsafe { untyped::free(block.add(16)) };
+    });
+    names(&said, "not the start of a block");
+}
+
+/// The inside lies in another slice than the start.
+#[test]
+fn an_address_inside_a_larger_block() {
+    let said = aborts("an_address_inside_a_larger_block", || {
+        let block = untyped::alloc(300_000);
+        assert!(!block.is_null());
+        // SAFETY: none; the offset is the fault.
+        unsafe { untyped::free(block.add(131_072)) };
+    });
+    names(&said, "not the start of a block");
+}
+
+#[test]
+fn an_address_that_nobody_allocated() {
+    let said = aborts("an_address_that_nobody_allocated", || {
+        let mut word = 0u64;
+        free((&raw mut word).cast(), 8);
+    });
+    assert!(said.contains("which no Flagstone heap handed out"), "{said}");
+}
+
+/// What the checks must not mistake for a fault: blocks given back unwritten, full of zeros, full of
+/// addresses of their neighbours, and handed out by the bucket tier.
+#[test]
+fn blocks_with_any_contents_are_freed_without_complaint() {
+    for bytes in [16, 24, 64, 1_000, 5_000, 40_000, 100_000] {
+        for round in 0..4 {
+            let blocks: Vec<_> = (0..50).map(|_| alloc(bytes)).collect();
+            for (at, &block) in blocks.iter().enumerate() {
+                let word = block.cast::<usize>();
+                // SAFETY: the block is at least a word large.
+                unsafe {
+                    match round {
+                        0 => assert_eq!(word.read(), 0, "the link is gone"),
+                        1 => word.write(0),
+                        2 => word.write(blocks[(at + 1) % blocks.len()].addr()),
+                        _ => word.write(usize::MAX),
+                    }
+                }
+            }
+            for block in blocks {
+                free(block, bytes);
+            }
+        }
+    }
+}
