@@ -84,6 +84,16 @@ size_t flagstone_usable_size(const void *ptr);
  * string in `buf`, after an internal error. */
 ptrdiff_t flagstone_stats_json(char *buf, size_t len);
 
+/* Serves /metrics (Prometheus text) and /stats.json over HTTP, from a thread of the library's own, at
+ * `place`: a loopback address like "127.0.0.1:9600" or "[::1]:9600", or the path of a Unix socket, in
+ * which %p stands for the process's number. The environment's FLAGSTONE_METRICS does the same at the
+ * start of a program; a child of fork without a %p in it is not served until it calls this.
+ *
+ * Ownership: the string is read during the call only.
+ * Errors: FLAGSTONE_INVALID when `place` is neither; FLAGSTONE_FAILED when this process serves already
+ * or the system refuses the address or the thread. */
+int flagstone_metrics_serve(const char *place);
+
 /* What flagstone_purge did. */
 typedef struct flagstone_purge_report {
     /* Bytes given back to the operating system. */

@@ -7,10 +7,14 @@
 //! outputs are written on every path, and a pointer from C is used only as its function's contract
 //! allows.
 
+mod background;
 mod cxx;
+mod exit_table;
 mod malloc;
 mod memory;
+mod metrics;
 mod proof;
+mod scavenger;
 mod settings;
 mod startup;
 mod stats;
@@ -21,6 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use memory::{
     PurgeReport, flagstone_alloc, flagstone_free, flagstone_purge, flagstone_usable_size,
 };
+pub use metrics::flagstone_metrics_serve;
 pub use proof::flagstone_verify;
 pub use stats::flagstone_stats_json;
 

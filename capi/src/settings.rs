@@ -9,11 +9,18 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::metrics::Place;
+use crate::scavenger::Scavenger;
+
 /// What a program asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// `FLAGSTONE_STATS`: print a table at exit.
     pub(crate) stats: bool,
+    /// `FLAGSTONE_METRICS`: where to serve metrics.
+    pub(crate) metrics: Option<Place>,
+    /// `FLAGSTONE_SCAVENGER`: whether a thread returns memory.
+    pub(crate) scavenger: Scavenger,
     /// `FLAGSTONE_DECAY_MILLIS`: how long free pages stay populated.
     pub(crate) decay: Option<Duration>,
     /// `FLAGSTONE_VERIFY`: the file to which the proof is appended.
@@ -42,12 +49,24 @@ impl Settings {
             stats.set(value == "1");
             matches!(value, "0" | "1")
         });
+        let metrics = std::cell::RefCell::new(None);
+        parsed("FLAGSTONE_METRICS", "a loopback address with a port, nor a path", &|value| {
+            *metrics.borrow_mut() = Place::parse(value);
+            metrics.borrow().is_some()
+        });
+        let scavenger = std::cell::Cell::new(Scavenger::Auto);
+        parsed("FLAGSTONE_SCAVENGER", "auto or off", &|value| {
+            scavenger.set(if value == "off" { Scavenger::Off } else { Scavenger::Auto });
+            matches!(value, "auto" | "off")
+        });
         let decay = std::cell::Cell::new(None);
         parsed("FLAGSTONE_DECAY_MILLIS", "a number of milliseconds", &|value| {
             decay.set(value.parse().ok().map(Duration::from_millis));
             decay.get().is_some()
         });
         settings.stats = stats.get();
+        settings.metrics = metrics.into_inner();
+        settings.scavenger = scavenger.get();
         settings.decay = decay.get();
         settings.verify = given("FLAGSTONE_VERIFY").map(PathBuf::from);
         settings
@@ -87,10 +106,14 @@ mod tests {
     fn what_is_given_is_read() {
         let (settings, complaints) = read(&[
             ("FLAGSTONE_STATS", "1"),
+            ("FLAGSTONE_METRICS", "/tmp/x.%p"),
+            ("FLAGSTONE_SCAVENGER", "off"),
             ("FLAGSTONE_DECAY_MILLIS", "250"),
             ("FLAGSTONE_VERIFY", "/tmp/proof"),
         ]);
         assert!(settings.stats && complaints.is_empty());
+        assert_eq!(settings.metrics, Place::parse("/tmp/x.%p"));
+        assert_eq!(settings.scavenger, Scavenger::Off);
         assert_eq!(settings.decay, Some(Duration::from_millis(250)));
         assert_eq!(settings.verify.as_deref(), Some("/tmp/proof".as_ref()));
     }
@@ -99,6 +122,9 @@ mod tests {
     fn a_bad_value_is_told_once_and_the_default_used() {
         for (name, value) in [
             ("FLAGSTONE_STATS", "yes"),
+            ("FLAGSTONE_METRICS", "9600"),
+            ("FLAGSTONE_METRICS", "0.0.0.0:9600"),
+            ("FLAGSTONE_SCAVENGER", "OFF"),
             ("FLAGSTONE_DECAY_MILLIS", "-1"),
             ("FLAGSTONE_DECAY_MILLIS", "1s"),
         ] {

@@ -71,6 +71,20 @@ fn cxx_with_threads_and_exceptions() {
     preloaded_and_static("c++", "operators.cc");
 }
 
+/// An idle program's memory goes back without its help, by a thread that small programs do not have;
+/// the control, without the thread, keeps it.
+#[test]
+fn memory_of_an_idle_program_goes_back() {
+    if has("cc") {
+        let program = compile("cc", "idle.c", "idle", &["-lpthread", "-ldl"]);
+        run(Command::new(&program).arg("back").env("LD_PRELOAD", shared()));
+        run(Command::new(&program)
+            .arg("kept")
+            .env("LD_PRELOAD", shared())
+            .env("FLAGSTONE_SCAVENGER", "off"));
+    }
+}
+
 // requirement: P1
 #[test]
 fn dlopen_from_a_program_on_another_allocator() {

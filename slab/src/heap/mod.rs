@@ -9,6 +9,7 @@
 //! * [`builder`], [`owned`]: instances; [`blocks`]: blocks by layout from any heap; [`leases`]: the
 //!   calling thread's shards of instances; [`registry`], [`gate`](crate::gate): numbers and ends of
 //!   instances; [`holdings`]: what they took from their backing.
+//! * [`growth`]: a word to the program when the heap has grown.
 //! * [`untyped`]: blocks for callers who know no layout; [`fork`]: before and after a fork.
 //! * [`decay`]: when slow paths give memory back; [`scavenge`]: it comes back from shards whose threads
 //!   sleep or are gone; [`purge`]: all of it, with a report.
@@ -19,6 +20,7 @@ mod decay;
 mod fallback;
 mod fork;
 mod global;
+mod growth;
 mod holdings;
 pub(crate) mod leases;
 pub(crate) mod local;

@@ -45,6 +45,7 @@ impl Heap {
         if block.is_null() {
             self.failures.add(1);
         }
+        self.tell_growth();
         block
     }
 
@@ -77,6 +78,7 @@ impl Heap {
                 let block = shard.alloc_fast(class);
                 // More slabs than before: the block just taken may be a peak by itself.
                 self.note_in_use(class, Some(shard));
+                self.tell_growth();
                 return block;
             }
         }
