@@ -7,6 +7,7 @@
 //! - *retire*: 8 B objects from a ring, `per_guard` of them under each guard, with all that comes after:
 //!   handing over, waiting, reclaiming. Reclaiming adds to a counter and nothing else, so that no
 //!   allocator is part of the comparison. crossbeam-epoch defers a closure of one word for each.
+//! - *unlinked*: the same with links out of line, for objects that have no room for one.
 //! - *backlog*: how many retired objects wait at most, against the same.
 //!
 //! Sides take turns, and the first stands there twice ([`Side::Again`]): the ratio of the two is the
@@ -78,6 +79,7 @@ impl std::fmt::Display for Compared {
 pub fn all(rounds: usize) -> Vec<Compared> {
     let mut out = vec![pin(rounds), enter(rounds), nested(rounds)];
     out.extend([1, 8, 64, 1000].map(|per_guard| retire(per_guard, rounds)));
+    out.push(unlinked(64, rounds));
     out
 }
 
@@ -112,12 +114,16 @@ pub fn nested(rounds: usize) -> Compared {
     })
 }
 
-// Functions of their own, so that each loop is compiled alike wherever it is called.
+// Functions of their own, so that each loop is compiled alike wherever it is called. The owner of the
+// guard goes through `black_box`, so that a guard's writes are made; the guard itself stays in a
+// register, as it does in programs.
 
 #[inline(never)]
 fn pin_flagstone(participant: &Participant, times: usize) {
     for _ in 0..times {
-        drop(black_box(participant.pin()));
+        let guard = participant.pin();
+        black_box(participant);
+        drop(guard);
     }
 }
 
@@ -125,6 +131,7 @@ fn pin_flagstone(participant: &Participant, times: usize) {
 fn enter_flagstone(participant: &Participant, times: usize) {
     for _ in 0..times {
         participant.enter();
+        black_box(participant);
         participant.leave().expect("entered");
     }
 }
@@ -132,7 +139,9 @@ fn enter_flagstone(participant: &Participant, times: usize) {
 #[inline(never)]
 fn pin_crossbeam(handle: &cb::LocalHandle, times: usize) {
     for _ in 0..times {
-        drop(black_box(handle.pin()));
+        let guard = handle.pin();
+        black_box(handle);
+        drop(guard);
     }
 }
 
@@ -145,6 +154,21 @@ fn retire_flagstone(participant: &Participant, ring: &mut Ring, guards: usize, p
             // SAFETY: the node's last batch is long over (the ring is longer than any backlog, as
             // `backlog` shows), nobody reads it, and the ring outlives the domain's use.
             unsafe { guard.participant().retire(object, 64, RECLAIM) };
+        }
+    }
+}
+
+#[inline(never)]
+fn retire_unlinked(participant: &Participant, ring: &mut Ring, guards: usize, per_guard: usize) {
+    unsafe fn count(object: NonNull<u8>, _: usize) {
+        reclaim(object.cast());
+    }
+    for _ in 0..guards {
+        let guard = participant.pin();
+        for _ in 0..per_guard {
+            let object = ring.next().cast();
+            // SAFETY: reclaiming touches nothing but this thread's counter.
+            unsafe { guard.participant().retire_unlinked(object, 64, 0, count) };
         }
     }
 }
@@ -174,6 +198,22 @@ pub fn retire(per_guard: usize, rounds: usize) -> Compared {
             Side::Crossbeam => retire_crossbeam(&handle, &mut ring, times, per_guard),
             _ => retire_flagstone(&participant, &mut ring, times, per_guard),
         });
+    compared.nanos.iter_mut().for_each(|nanos| *nanos /= per_guard as f64);
+    participant.collect();
+    compared
+}
+
+/// The same with links kept out of line, as for blocks of a heap: their readers may look at every byte.
+pub fn unlinked(per_guard: usize, rounds: usize) -> Compared {
+    let (domain, collector) = (Domain::new(), cb::Collector::new());
+    let (participant, handle) = (domain.register(), collector.register());
+    let mut ring = Ring::new(1 << 16);
+    let times = 64_000 / per_guard;
+    let what = format!("unlinked {per_guard}/guard");
+    let mut compared = compare(&what, rounds, times, |side, times| match side {
+        Side::Crossbeam => retire_crossbeam(&handle, &mut ring, times, per_guard),
+        _ => retire_unlinked(&participant, &mut ring, times, per_guard),
+    });
     compared.nanos.iter_mut().for_each(|nanos| *nanos /= per_guard as f64);
     participant.collect();
     compared

@@ -56,6 +56,13 @@ impl<'p> Guard<'p> {
     }
 }
 
+/// The participant that took it, for whoever retires through either.
+impl AsRef<Participant> for Guard<'_> {
+    fn as_ref(&self) -> &Participant {
+        self.participant
+    }
+}
+
 impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {

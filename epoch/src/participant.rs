@@ -27,7 +27,7 @@ use crate::domain::{Core, Domain, Inner, STEPS_TO_GRACE, Want};
 use crate::guard::Guard;
 use crate::held;
 use crate::reclaiming;
-use crate::registry::Record;
+use crate::registry::{Record, Stay};
 use crate::stats::Tally;
 use crate::sync::Ordering;
 
@@ -61,6 +61,14 @@ pub struct Participant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NotEntered;
+
+impl NotEntered {
+    /// For layers above that keep participants themselves.
+    #[allow(clippy::new_without_default, reason = "an error is no default")]
+    pub fn new() -> Self {
+        Self
+    }
+}
 
 impl fmt::Display for NotEntered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,13 +128,22 @@ impl Participant {
     /// [`NotEntered`] if there is none; [`Guard`]s are not touched.
     #[inline]
     pub fn leave(&self) -> Result<(), NotEntered> {
+        let stay = self.record.stay();
+        if stay.is_raw() && self.more.get() == 0 {
+            self.end(stay);
+            return Ok(());
+        }
+        self.leave_one_of_several()
+    }
+
+    fn leave_one_of_several(&self) -> Result<(), NotEntered> {
         let raw = self.raw.get();
         if raw > 0 {
             self.raw.set(raw - 1);
-        } else if !self.record.stay().is_raw() {
-            return Err(NotEntered);
-        } else if self.more.get() > 0 {
+        } else if self.record.stay().is_raw() {
             self.record.no_longer_raw();
+        } else {
+            return Err(NotEntered);
         }
         self.release();
         Ok(())
@@ -235,32 +252,49 @@ impl Participant {
     /// Takes a guard or, if `raw`, an enter. Returns whether it is the outermost.
     #[inline(always)]
     fn acquire(&self, place: &'static Location<'static>, raw: bool) -> bool {
+        let record = &*self.record;
+        let stay = record.stay();
         // Asking the collector's handle first spares the collector's pin the same question.
-        if self.handle.is_pinned() && self.is_pinned() {
+        if self.handle.is_pinned() && stay.is_inside() {
             self.more.set(self.more.get() + 1);
             return false;
         }
         // May run reclaim functions.
         let guard = self.handle.pin();
-        let stay = self.record.stay();
-        if stay.is_inside() {
-            self.acquired_inside(guard);
-            return false;
+        // What was known before the pin is compared and not read anew: no load stands between the
+        // pin's read-modify-write, which holds loads back, and the word that is written next.
+        if record.stay() != stay {
+            return self.acquired_after_reclaim(guard, place, raw);
         }
         mem::forget(guard);
         held::entered(place);
-        if self.record.entered_from(stay, place, raw) {
+        if record.entered_from(stay, place, raw) {
             self.tick();
         }
         true
     }
 
-    /// Rule R5: a reclaim function that ran in the collector's pin entered and did not leave.
+    /// Rule R5: a reclaim function that ran in the collector's pin has used this participant, and may
+    /// have entered and not left.
     #[cold]
     #[inline(never)]
-    fn acquired_inside(&self, guard: cb::Guard) {
-        drop(guard);
-        self.more.set(self.more.get() + 1);
+    fn acquired_after_reclaim(
+        &self,
+        guard: cb::Guard,
+        place: &'static Location<'static>,
+        raw: bool,
+    ) -> bool {
+        if self.is_pinned() {
+            drop(guard);
+            self.more.set(self.more.get() + 1);
+            return false;
+        }
+        mem::forget(guard);
+        held::entered(place);
+        if self.record.entered(place, raw) {
+            self.tick();
+        }
+        true
     }
 
     /// Ends one guard or enter.
@@ -271,8 +305,14 @@ impl Participant {
             self.more.set(more - 1);
             return;
         }
+        self.end(self.record.stay());
+    }
+
+    /// Ends the last guard or enter.
+    #[inline]
+    fn end(&self, stay: Stay) {
         held::left();
-        self.record.left();
+        self.record.left_from(stay);
         self.unpin();
         if self.record.is_asked() {
             self.answer();
@@ -427,6 +467,12 @@ impl Participant {
         if core.ledger.reserved() > core.config.watermark {
             core.check_stalls();
         }
+    }
+}
+
+impl AsRef<Participant> for Participant {
+    fn as_ref(&self) -> &Participant {
+        self
     }
 }
 

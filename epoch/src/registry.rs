@@ -188,7 +188,13 @@ impl Record {
     /// The owner left its last guard.
     #[inline]
     pub fn left(&self) {
-        self.stay.store(self.stay().leave().0, Ordering::Relaxed);
+        self.left_from(self.stay());
+    }
+
+    /// The same for an owner who has just asked where it is.
+    #[inline]
+    pub(crate) fn left_from(&self, stay: Stay) {
+        self.stay.store(stay.leave().0, Ordering::Relaxed);
     }
 
     /// Brings `noted` up to date. The owner calls it at least every 2^15 guards.

@@ -195,6 +195,22 @@ fn guards_and_enters_end_in_any_order() {
     }
 }
 
+#[test]
+fn guards_nest_deeper_than_a_record_counts() {
+    let domain = Domain::new();
+    let participant = domain.register();
+    let guards: Vec<_> = (0..700).map(|_| participant.pin()).collect();
+    (0..300).for_each(|_| participant.enter());
+    assert_eq!((domain.snapshot().pins, domain.snapshot().pinned), (1, 1));
+    drop(guards);
+    (0..299).for_each(|_| participant.leave().expect("entered"));
+    assert!(participant.is_pinned());
+    participant.leave().expect("entered");
+    assert!(!participant.is_pinned());
+    participant.leave().expect_err("nothing to leave");
+    assert_eq!((domain.snapshot().pins, domain.snapshot().pinned), (1, 0));
+}
+
 /// A reclaim function may enter and stay; whoever runs it is inside then, and seen to be.
 #[test]
 fn a_reclaim_function_may_enter() {

@@ -1,10 +1,11 @@
 //! The calling thread and its shards: of the global heap, and of the instances it uses.
 //!
-//! Owns nothing; the state is in `heap::local` and `heap::leases`. None of these functions panics, blocks or
-//! allocates. A thread needs none of them: its first allocation leases a shard and its end gives it
-//! back. A runtime calls them so that sleeping workers hold no memory hostage.
+//! Owns nothing; the state is in `heap::local`, `heap::leases` and `heap::members`. None of these
+//! functions panics or blocks, and none allocates but for a thread that has retired blocks. A thread
+//! needs none of them: its first allocation leases a shard and its end gives it back. A runtime calls
+//! them so that sleeping workers hold no memory hostage.
 
-use crate::heap::{Heap, leases, local};
+use crate::heap::{Heap, leases, local, members};
 
 /// What asking for a shard gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,15 +30,19 @@ pub fn lease() -> Lease {
 /// others posted to it, and steps back from its shard, which the scavenger may then visit.
 ///
 /// The next allocation takes the shard back by itself; there is no call for waking up.
+///
+/// What the thread has retired in heaps whose domains it has joined is handed over as well.
 pub fn park() {
+    members::park();
     leases::park();
     local::park();
 }
 
 /// Gives the shard back, empty slabs first; the next thread that needs one adopts it with all its
 /// slabs. A later allocation of the calling thread leases again. The end of a thread does this by
-/// itself.
+/// itself. The thread leaves the domains of heaps that it has joined.
 pub fn give_back() {
+    members::leave_all();
     leases::give_back();
     local::give_back();
 }

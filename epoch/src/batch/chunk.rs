@@ -3,6 +3,7 @@
 //! A chunk is allocated when a batch gets its first object without a node, and freed when the batch
 //! is reclaimed: one allocation of about 1 KiB for every 40 such objects.
 
+use std::mem::MaybeUninit;
 use std::panic::AssertUnwindSafe;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ pub(crate) struct Chunk {
     node: RetireNode,
     core: Arc<Core>,
     len: usize,
-    entries: [Option<Entry>; CAPACITY],
+    /// The first `len` are written.
+    entries: [MaybeUninit<Entry>; CAPACITY],
 }
 
 #[cfg(not(any(miri, flagstone_loom)))]
@@ -41,10 +43,17 @@ impl Chunk {
     /// A chunk with one entry; its node is in no batch yet.
     #[cold]
     pub(crate) fn with(core: &Arc<Core>, entry: Entry) -> NonNull<Chunk> {
-        let mut entries = [None; CAPACITY];
-        entries[0] = Some(entry);
-        let chunk =
-            Box::new(Self { node: RetireNode::new(), core: Arc::clone(core), len: 1, entries });
+        let mut chunk = Box::<Self>::new_uninit();
+        let at = chunk.as_mut_ptr();
+        // SAFETY: in the box's memory; entries beyond `len` stay unwritten, as their type allows. Field by
+        // field, because writing the rest would cost more than forty entries do.
+        let chunk = unsafe {
+            (&raw mut (*at).node).write(RetireNode::new());
+            (&raw mut (*at).core).write(Arc::clone(core));
+            (&raw mut (*at).len).write(1);
+            (&raw mut (*at).entries[0]).write(MaybeUninit::new(entry));
+            chunk.assume_init()
+        };
         NonNull::from(Box::leak(chunk))
     }
 
@@ -57,7 +66,7 @@ impl Chunk {
         // SAFETY: the caller's promise; `node` inside is a cell and keeps what was linked.
         let chunk = unsafe { &mut *chunk.as_ptr() };
         let Some(slot) = chunk.entries.get_mut(chunk.len) else { return false };
-        *slot = Some(entry);
+        slot.write(entry);
         chunk.len += 1;
         true
     }
@@ -69,13 +78,15 @@ impl Chunk {
     pub(crate) unsafe fn reclaim(node: NonNull<RetireNode>) {
         // SAFETY: the caller's promise; `repr(C)` puts the node at the front of the box.
         let chunk = unsafe { Box::from_raw(node.cast::<Chunk>().as_ptr()) };
-        let mut entries = chunk.entries.iter().take(chunk.len).flatten();
+        let mut entries = chunk.entries[..chunk.len].iter();
         run_all(
             &chunk.core,
             AssertUnwindSafe(|| match entries.next() {
                 Some(entry) => {
+                    // SAFETY: among the first `len`, so it is written.
+                    let Entry { object, context, reclaim } = unsafe { entry.assume_init() };
                     // SAFETY: rules R3 and R4; the iterator has moved on before the call.
-                    unsafe { (entry.reclaim)(entry.object, entry.context) };
+                    unsafe { reclaim(object, context) };
                     true
                 }
                 None => false,

@@ -298,6 +298,16 @@ impl Fallback {
         }
     }
 
+    /// Bytes that were requested of the block at `address`.
+    pub(crate) fn requested_size(
+        &self,
+        address: usize,
+        threshold: &ContentionThreshold,
+    ) -> Option<usize> {
+        let tier = self.tier.lock(threshold);
+        tier.space.block_around(address).map(|node| node.requested())
+    }
+
     /// Bytes of records.
     pub(crate) fn record_bytes(&self) -> u64 {
         self.counts.record_bytes.get()

@@ -24,6 +24,7 @@ mod growth;
 mod holdings;
 pub(crate) mod leases;
 pub(crate) mod local;
+pub(crate) mod members;
 mod misuse;
 mod owned;
 mod pool;
@@ -32,13 +33,17 @@ mod refill;
 mod registry;
 mod release;
 mod resize;
+mod retire;
 mod scavenge;
 mod segments;
 mod shards;
 pub mod untyped;
 mod walked;
 
+use std::sync::OnceLock;
 use std::time::Duration;
+
+use flagstone_epoch::Domain;
 
 pub use builder::{BuildError, BuildFailure, HeapBuilder};
 pub use global::Flagstone;
@@ -97,6 +102,11 @@ pub struct Heap {
     pub(crate) direct_blocks: SharedCounter,
     pub(crate) direct_batches: SharedCounter,
     pub(crate) failures: SharedCounter,
+    /// Bytes retired and reclaimed by threads without a shard.
+    retired_unsharded: SharedCounter,
+    reclaimed_unsharded: SharedCounter,
+    /// Whose guards keep retired blocks; made on first use.
+    domain: OnceLock<Domain>,
 }
 
 static GLOBAL: Heap = Heap::new(HeapId::GLOBAL, "global", &OsPages, &DEFAULT_TABLE);
@@ -133,6 +143,9 @@ impl Heap {
             direct_blocks: SharedCounter::new(),
             direct_batches: SharedCounter::new(),
             failures: SharedCounter::new(),
+            retired_unsharded: SharedCounter::new(),
+            reclaimed_unsharded: SharedCounter::new(),
+            domain: OnceLock::new(),
         }
     }
 

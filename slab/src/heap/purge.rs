@@ -15,9 +15,15 @@ impl Heap {
     /// Scavenges, and gives every free page back whatever its age and the retain budget. The
     /// calling thread's own shard is flushed and relieved of its empty slabs and free pages first.
     ///
-    /// The report tells what was given back, by kind, and what could not be reached and why. Never
-    /// allocates; waits for short locks and the system calls only. Any thread may call it.
+    /// Retired blocks that no guard keeps are freed before anything else, which may allocate; nothing
+    /// else here does.
+    ///
+    /// The report tells what was given back, by kind, and what could not be reached and why. Waits for
+    /// short locks and the system calls only. Any thread may call it.
     pub fn purge(&self) -> PurgeReport {
+        if let Some(domain) = self.domain_if_any() {
+            domain.maintain();
+        }
         let mut slabs_returned = 0;
         let mut own_part_bytes = 0;
         let mut budget = RangeBudget::of(usize::MAX);

@@ -37,6 +37,17 @@ impl Heap {
         }
     }
 
+    /// Bytes that a block in use counts for in the statistics, or `None` if it is not in this heap: its
+    /// class's block size, or what was requested of the fallback.
+    pub(crate) fn accounted_size(&self, block: *const u8) -> Option<usize> {
+        match SegmentMap::kind(block.addr()) {
+            Kind::Large(id) if id == self.id => {
+                self.fallback.requested_size(block.addr(), &self.threshold)
+            }
+            _ => self.usable_size(block),
+        }
+    }
+
     /// Frees a block that the fast path turned away.
     ///
     /// # Safety

@@ -70,9 +70,16 @@ impl Heap {
     /// free pages older than the decay back to the operating system, but for the
     /// [retain budget](Self::set_retain).
     ///
-    /// Never blocks but for short locks and the system calls that give pages back; never allocates.
+    /// Never blocks but for short locks and the system calls that give pages back; by itself it
+    /// allocates nothing.
     /// Several threads may scavenge at once.
+    ///
+    /// If the heap has a [domain](Self::domain) it is maintained first: stalled guards are reported, and
+    /// retired blocks that no guard keeps are freed. That may allocate, inside crossbeam-epoch.
     pub fn scavenge(&self) -> ScavengeReport {
+        if let Some(domain) = self.domain_if_any() {
+            domain.maintain();
+        }
         self.scavenge_with(self.unbounded_decay()).report
     }
 

@@ -93,6 +93,8 @@ mod imp {
         pub(crate) drained_blocks: Counter,
         pub(crate) drained_batches: Counter,
         pub(crate) forwarded_batches: Counter,
+        pub(crate) retired_bytes: Counter,
+        pub(crate) reclaimed_bytes: Counter,
     }
 
     /// What others post to.
@@ -147,6 +149,8 @@ mod imp {
                     drained_blocks: Counter::new(),
                     drained_batches: Counter::new(),
                     forwarded_batches: Counter::new(),
+                    retired_bytes: Counter::new(),
+                    reclaimed_bytes: Counter::new(),
                 },
                 inbox: Apart(Inbound { inbox: Inbox::new(), since: Figure::new(0) }),
                 lease: Lease::new_leased(),

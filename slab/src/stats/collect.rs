@@ -137,14 +137,16 @@ impl Heap {
         let slab_bytes = sum(|class| class.slab_bytes);
         let live_blocks = sum(|class| class.in_use * class.block_bytes);
         let free_blocks = sum(|class| class.free_blocks * class.block_bytes);
+        let in_use = live_blocks + fallback.live_bytes;
+        let retired = self.retired_bytes().min(in_use);
         ByteTotals {
-            live: live_blocks + fallback.live_bytes,
+            live: in_use - retired,
             // Pages given back from within slabs hold nothing: they are retained, not cached.
             cached: (free_blocks + snapshot.segments.free_dirty_bytes).saturating_sub(purged)
                 + fallback.cached_bytes,
             fragmentation: slab_bytes.saturating_sub(live_blocks + free_blocks)
                 + fallback.mapped_bytes.saturating_sub(fallback.live_bytes),
-            retired: 0,
+            retired,
             metadata: self.pool.head_bytes() + tables,
             mapped: (self.pool.populated_bytes() + tables + fallback.mapped_bytes)
                 .saturating_sub(purged)
