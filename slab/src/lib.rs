@@ -47,7 +47,10 @@ pub mod typed;
 mod walk;
 
 #[cfg(not(flagstone_loom))]
-pub use heap::{BuildError, BuildFailure, Flagstone, Heap, HeapBuilder, OwnedHeap, untyped};
+pub use heap::{
+    BuildError, BuildFailure, Flagstone, Heap, HeapBuilder, HugePages, OwnedHeap, UnknownHugePages,
+    untyped,
+};
 #[cfg(not(flagstone_loom))]
 pub use layout::{ClassTable, ClassTableError};
 

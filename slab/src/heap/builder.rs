@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::owned::OwnedHeap;
-use super::{Heap, MAX_SHARDS};
+use super::{Heap, HugePages, MAX_SHARDS};
 use crate::layout::ClassTable;
 use crate::port::{Backing, OsPages};
 
@@ -21,6 +21,7 @@ pub struct HeapBuilder<'a, B: Backing + 'static = OsPages> {
     pub(super) cap: usize,
     pub(super) backing: B,
     pub(super) decay: Option<Duration>,
+    pub(super) huge_pages: Option<HugePages>,
     pub(super) contention: Option<Duration>,
 }
 
@@ -75,6 +76,7 @@ impl Heap {
             cap: usize::MAX,
             backing: OsPages,
             decay: None,
+            huge_pages: None,
             contention: None,
         }
     }
@@ -84,8 +86,8 @@ impl<'a, B: Backing + 'static> HeapBuilder<'a, B> {
     /// Names the heap in statistics and messages. Names are not checked to be distinct; series of
     /// heaps with the same name cannot be told apart.
     pub fn name(self, name: &str) -> HeapBuilder<'_, B> {
-        let Self { name: _, table, shards, cap, backing, decay, contention } = self;
-        HeapBuilder { name, table, shards, cap, backing, decay, contention }
+        let Self { name: _, table, shards, cap, backing, decay, huge_pages, contention } = self;
+        HeapBuilder { name, table, shards, cap, backing, decay, huge_pages, contention }
     }
 
     /// Sets the size classes (requirement D3).
@@ -124,8 +126,14 @@ impl<'a, B: Backing + 'static> HeapBuilder<'a, B> {
 
     /// Sets where the heap's memory comes from.
     pub fn backing<C: Backing + 'static>(self, backing: C) -> HeapBuilder<'a, C> {
-        let Self { name, table, shards, cap, backing: _, decay, contention } = self;
-        HeapBuilder { name, table, shards, cap, backing, decay, contention }
+        let Self { name, table, shards, cap, backing: _, decay, huge_pages, contention } = self;
+        HeapBuilder { name, table, shards, cap, backing, decay, huge_pages, contention }
+    }
+
+    /// Sets whether huge pages are asked for; see [`Heap::huge_pages`].
+    pub fn huge_pages(mut self, policy: HugePages) -> Self {
+        self.huge_pages = Some(policy);
+        self
     }
 
     /// Sets how long free pages stay populated; see [`Heap::set_decay`].
@@ -158,6 +166,7 @@ impl<B: Backing + 'static> fmt::Debug for HeapBuilder<'_, B> {
             .field("shards", &self.shards)
             .field("cap", &self.cap)
             .field("decay", &self.decay)
+            .field("huge_pages", &self.huge_pages)
             .finish_non_exhaustive()
     }
 }

@@ -12,12 +12,13 @@
 use std::alloc::Layout;
 use std::ptr::{self, NonNull};
 
+use super::Means;
 use crate::counter::Counter;
-use crate::large::{Budget, GRANULE, Job, Node, Place, Space, Taken, UNIT};
-use crate::layout::{Block, HeapId, Kind, SegmentMap};
+use crate::large::{Budget, GRANULE, Job, Node, Origin, Place, Space, Taken, UNIT};
+use crate::layout::{Block, Kind, SegmentMap};
 use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os::{self, fatal};
-use crate::port::{Backing, Remapped};
+use crate::port::Remapped;
 use crate::stats::{FALLBACK_BOUNDS, FallbackSnapshot, LockSite, LockSnapshot};
 
 /// The fallback tier of one heap.
@@ -64,14 +65,6 @@ struct Counts {
     histogram: [Counter; FALLBACK_BOUNDS],
 }
 
-/// What the tier works with: its heap's.
-pub(crate) struct Means<'a> {
-    pub(crate) id: HeapId,
-    pub(crate) backing: &'a dyn Backing,
-    pub(crate) threshold: &'a ContentionThreshold,
-    pub(crate) decay_millis: u32,
-}
-
 /// What a decay pass gave back.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LargeDecayed {
@@ -84,6 +77,8 @@ pub(crate) struct LargeDecayed {
 
 /// Ranges given back in one go between two holds of the lock.
 const JOBS: usize = 16;
+/// Bytes of a block from which on huge pages suit it.
+const HUGE_MIN: usize = UNIT;
 /// Bytes of a chunk of records.
 const RECORD_CHUNK: usize = GRANULE;
 
@@ -119,7 +114,7 @@ impl Fallback {
 
     /// A block, or null.
     pub(crate) fn alloc(&self, layout: Layout, place: Place, means: &Means<'_>) -> Block {
-        match self.obtain(layout, place, means) {
+        match self.obtain(layout, place, layout.size() >= HUGE_MIN, means) {
             Some(taken) => self.hand_out(&taken, layout, means),
             None => self.refuse(means),
         }
@@ -127,7 +122,7 @@ impl Fallback {
 
     /// A zeroed block, or null.
     pub(crate) fn alloc_zeroed(&self, layout: Layout, means: &Means<'_>) -> Block {
-        let Some(taken) = self.obtain(layout, Place::Best, means) else {
+        let Some(taken) = self.obtain(layout, Place::Best, false, means) else {
             return self.refuse(means);
         };
         let dirty = taken.dirty.start..taken.dirty.end.min(layout.size());
@@ -197,7 +192,8 @@ impl Fallback {
         means: &Means<'_>,
     ) -> Option<Block> {
         let layout = Layout::from_size_align(bytes, align).ok()?;
-        let to = self.obtain(layout, Place::Clean, means)?.node;
+        let huge = bytes >= HUGE_MIN;
+        let to = self.obtain(layout, Place::Clean, huge, means)?.node;
         let (old, new) = (NonNull::new(from.pointer())?, NonNull::new(to.pointer())?);
         let (old_bytes, new_bytes) = (from.bytes(), to.bytes());
         // Before the pages move: from then on the old place is anybody's, and the entries theirs;
@@ -210,6 +206,13 @@ impl Fallback {
         let mut tier = self.tier.lock(means.threshold);
         match outcome {
             Remapped::Moved => {
+                // The mapping brought its advice along, from when the block was small, say.
+                if huge && let Some(advice) = means.huge_pages.advice(true) {
+                    drop(tier);
+                    // SAFETY: the block's new place, which is the caller's.
+                    unsafe { means.backing.advise_huge(new, new_bytes, advice) };
+                    tier = self.tier.lock(means.threshold);
+                }
                 mark(to.start(), new_bytes, ours);
                 self.count_resize(from, to, bytes);
                 self.counts.remaps.add(1);
@@ -341,8 +344,9 @@ impl Fallback {
         self.tier.snapshot(LockSite::Fallback)
     }
 
-    /// A range of the space for a layout. It is in the books as a block, and nobody's yet.
-    fn obtain(&self, layout: Layout, place: Place, means: &Means<'_>) -> Option<Taken> {
+    /// A range of the space for a layout. It is in the books as a block, and nobody's yet. `huge`
+    /// says that huge pages suit the block.
+    fn obtain(&self, layout: Layout, place: Place, huge: bool, means: &Means<'_>) -> Option<Taken> {
         let bytes = layout.size().max(1).checked_next_multiple_of(GRANULE)?;
         let align = layout.align();
         for attempt in 0..2 {
@@ -356,7 +360,7 @@ impl Fallback {
             if wants_records && !self.bring_records(means) {
                 return None;
             }
-            if let Some(taken) = self.map(bytes, align, place, means) {
+            if let Some(taken) = self.map((bytes, align), place, huge, means) {
                 return Some(taken);
             }
             // Address space and pages may be short because of what is kept free.
@@ -369,7 +373,13 @@ impl Fallback {
     }
 
     /// Maps room for a block, and takes the block from it or from wherever there is room by then.
-    fn map(&self, bytes: usize, align: usize, place: Place, means: &Means<'_>) -> Option<Taken> {
+    fn map(
+        &self,
+        (bytes, align): (usize, usize),
+        place: Place,
+        huge: bool,
+        means: &Means<'_>,
+    ) -> Option<Taken> {
         let span = bytes.checked_next_multiple_of(UNIT)?;
         let base = means.backing.map(span, align.max(UNIT))?;
         let start = base.as_ptr().expose_provenance();
@@ -379,11 +389,21 @@ impl Fallback {
             return None;
         }
         mark(start, span, Kind::Large(means.id));
+        let advice = means.huge_pages.advice(huge);
+        if let Some(huge) = advice {
+            // SAFETY: just mapped.
+            unsafe { means.backing.advise_huge(base, span, huge) };
+        }
+        let origin = match (means.backing.joins(), advice) {
+            (false, _) => Origin::Alone,
+            (true, Some(true)) => Origin::CommonHuge,
+            (true, _) => Origin::Common,
+        };
         let mut tier = self.tier.lock(means.threshold);
         let now = os::coarse_millis();
         if !tier.space.wants_records() {
             tier.space.set_splits(means.backing.can_split());
-            tier.space.add(start, span, means.backing.joins(), now);
+            tier.space.add(start, span, origin, now);
             let taken = tier.space.take(bytes, align, place);
             let taken = taken.or_else(|| tier.space.take_at(start, bytes));
             self.publish(&tier);

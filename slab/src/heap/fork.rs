@@ -40,7 +40,8 @@ unsafe impl Sync for OverFork {}
 
 static OVER_FORK: OverFork = OverFork(UnsafeCell::new(None));
 
-/// Sees to forks from now on. Called on the way to a thread's first shard.
+/// Sees to forks from now on. Called on the way to a thread's first shard, and to a large block,
+/// which needs none.
 pub(super) fn arm() {
     os::arm_fork_handlers(prepare, parent, child);
 }

@@ -152,6 +152,11 @@ unsafe impl<B: Backing> Backing for Holdings<B> {
         outcome
     }
 
+    unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: bool) {
+        // SAFETY: the caller's contract.
+        unsafe { self.backing.advise_huge(start, bytes, huge) }
+    }
+
     fn joins(&self) -> bool {
         self.backing.joins()
     }

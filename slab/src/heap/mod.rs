@@ -10,6 +10,7 @@
 //!   calling thread's shards of instances; [`registry`], [`gate`](crate::gate): numbers and ends of
 //!   instances; [`holdings`]: what they took from their backing.
 //! * [`growth`]: a word to the program when the heap has grown.
+//! * [`huge`]: whether huge pages are asked for.
 //! * [`untyped`]: blocks for callers who know no layout; [`fork`]: before and after a fork.
 //! * [`decay`]: when slow paths give memory back; [`scavenge`]: it comes back from shards whose threads
 //!   sleep or are gone; [`purge`]: all of it, with a report.
@@ -22,6 +23,7 @@ mod fork;
 mod global;
 mod growth;
 mod holdings;
+mod huge;
 pub(crate) mod leases;
 pub(crate) mod local;
 pub(crate) mod members;
@@ -47,6 +49,7 @@ use flagstone_epoch::Domain;
 
 pub use builder::{BuildError, BuildFailure, HeapBuilder};
 pub use global::Flagstone;
+pub use huge::{HugePages, UnknownHugePages};
 pub use owned::OwnedHeap;
 
 use crate::bucket::Bucket;
@@ -57,7 +60,7 @@ use crate::os;
 use crate::port::{Backing, OsPages};
 use crate::shard::Shard;
 use crate::sync::{AtomicUsize, Ordering};
-use fallback::{Fallback, Means};
+use fallback::Fallback;
 use holdings::Figures;
 use pool::Pool;
 use shards::ShardList;
@@ -89,6 +92,7 @@ pub struct Heap {
     pub(crate) threshold: ContentionThreshold,
     decay_millis: SharedCounter,
     retain_bytes: SharedCounter,
+    huge_pages: SharedCounter,
     decay_clock: decay::DecayClock,
     pub(crate) high_water: [SharedCounter; MAX_CLASSES],
     pub(crate) window_high_water: [SharedCounter; MAX_CLASSES],
@@ -134,6 +138,7 @@ impl Heap {
             threshold: ContentionThreshold::new(),
             decay_millis: SharedCounter::new(),
             retain_bytes: SharedCounter::new(),
+            huge_pages: SharedCounter::new(),
             decay_clock: decay::DecayClock::new(),
             high_water: [const { SharedCounter::new() }; MAX_CLASSES],
             window_high_water: [const { SharedCounter::new() }; MAX_CLASSES],
@@ -256,13 +261,14 @@ impl Heap {
         }
     }
 
-    /// What the fallback tier works with.
+    /// What the tiers work with.
     pub(crate) fn means(&self) -> Means<'_> {
         Means {
             id: self.id,
             backing: self.backing,
             threshold: &self.threshold,
             decay_millis: self.decay_millis(),
+            huge_pages: self.huge_pages(),
         }
     }
 
@@ -336,6 +342,15 @@ impl Heap {
             Err(other) => LinkKey(other),
         }
     }
+}
+
+/// What a tier works with: its heap's.
+pub(crate) struct Means<'a> {
+    pub(crate) id: HeapId,
+    pub(crate) backing: &'a dyn Backing,
+    pub(crate) threshold: &'a ContentionThreshold,
+    pub(crate) decay_millis: u32,
+    pub(crate) huge_pages: HugePages,
 }
 
 const MAX_DECAY: u32 = i32::MAX as u32;

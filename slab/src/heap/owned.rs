@@ -77,7 +77,8 @@ impl<B: Backing + 'static> OwnedHeap<B> {
     }
 
     pub(super) fn build(builder: HeapBuilder<'_, B>) -> Result<Self, BuildError<B>> {
-        let HeapBuilder { name, table, shards, cap, backing, decay, contention } = builder;
+        let HeapBuilder { name, table, shards, cap, backing, decay, huge_pages, contention } =
+            builder;
         let fail = |failure, backing| Err(BuildError { failure, backing });
         let page = os::page_size();
         let bytes = size_of::<Estate<B>>().checked_add(name.len());
@@ -125,6 +126,9 @@ impl<B: Backing + 'static> OwnedHeap<B> {
             (&raw mut (*at).number).write(number);
         }
         let owned = Self { estate, bytes };
+        if let Some(policy) = huge_pages {
+            owned.set_huge_pages(policy);
+        }
         if let Some(decay) = decay {
             owned.set_decay(decay);
         }

@@ -13,12 +13,13 @@
 
 use std::ptr::NonNull;
 
+use super::Means;
 use super::segments::{Expired, Pass, Segments};
 use super::walked::AllSegments;
 use crate::counter::{Counter, Figure};
 use crate::layout::{
-    ALL_FREE, ClassInfo, HeapId, Kind, MAX_CLASSES, Owner, SEGMENT_BYTES, SLICE_BYTES, Segment,
-    SegmentMap, Slab, run_mask,
+    ALL_FREE, ClassInfo, Kind, MAX_CLASSES, Owner, SEGMENT_BYTES, SLICE_BYTES, Segment, SegmentMap,
+    Slab, run_mask,
 };
 use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os;
@@ -128,10 +129,9 @@ impl Pool {
         class: usize,
         info: &ClassInfo,
         owner: Owner,
-        id: HeapId,
-        backing: &dyn Backing,
-        threshold: &ContentionThreshold,
+        means: &Means<'_>,
     ) -> Option<&'static Slab> {
+        let &Means { id, backing, threshold, huge_pages, .. } = means;
         let slices = info.slices as usize;
         {
             let mut pool = self.inner.lock(threshold);
@@ -140,6 +140,10 @@ impl Pool {
             }
         }
         let base = backing.map(SEGMENT_BYTES, SEGMENT_BYTES)?;
+        if let Some(huge) = huge_pages.advice(false) {
+            // SAFETY: just mapped.
+            unsafe { backing.advise_huge(base, SEGMENT_BYTES, huge) };
+        }
         if !SegmentMap::covers(base.addr().get(), SEGMENT_BYTES) {
             // SAFETY: just mapped, nobody else knows of it.
             unsafe { backing.unmap(base, SEGMENT_BYTES) };

@@ -31,6 +31,7 @@ impl Heap {
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_fallback(&self, layout: Layout, place: Place) -> Block {
+        super::fork::arm();
         self.counted(self.fallback.alloc(layout, place, &self.means()))
     }
 
@@ -38,6 +39,7 @@ impl Heap {
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_fallback_zeroed(&self, layout: Layout) -> Block {
+        super::fork::arm();
         self.counted(self.fallback.alloc_zeroed(layout, &self.means()))
     }
 
@@ -107,7 +109,7 @@ impl Heap {
 
     fn take_fresh(&self, class: usize, owner: Owner) -> Option<&'static Slab> {
         let info = self.table.info(class);
-        self.pool.take(class, info, owner, self.id, self.backing, &self.threshold)
+        self.pool.take(class, info, owner, &self.means())
     }
 
     /// A block for a thread without a shard.

@@ -17,7 +17,7 @@ mod tree;
 
 pub(crate) use budget::Budget;
 pub(crate) use extent::Node;
-pub(crate) use space::{Job, Place, Space, Taken};
+pub(crate) use space::{Job, Origin, Place, Space, Taken};
 
 use crate::layout::{SEGMENT_BYTES, SLICE_BYTES};
 

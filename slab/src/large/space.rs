@@ -12,15 +12,19 @@
 
 use std::ops::Range;
 
+use super::GRANULE;
 use super::extent::{Mapping, Node, Records, State};
 use super::queue::Queue;
 use super::tree::{ByAddress, BySize, Tree};
-use super::{GRANULE, UNIT};
 
 /// Records that any one operation may need.
 const RECORDS_MIN: usize = 4;
 /// Ranges that one round of expiry looks at.
 const EXPIRE_STEPS: usize = 64;
+/// Free address space without pages that may stay however little is in use.
+const CLEAN_MIN: u64 = 256 << 20;
+/// What goes over the budget is purged in multiples of this: whole huge pages, few calls.
+const PURGE_BYTES: usize = 2 << 20;
 /// Free neighbours that a growing block looks at.
 const GROW_STEPS: usize = 4;
 
@@ -47,7 +51,8 @@ pub(crate) struct Taken {
 pub(crate) struct Job {
     pub(crate) start: usize,
     pub(crate) bytes: usize,
-    /// The record that waits for the purge; `None` if the range is to be unmapped.
+    /// The record that waits for the purge; `None` if the range is to be unmapped, and has none any
+    /// more.
     pub(crate) purged: Option<Node>,
 }
 
@@ -84,8 +89,16 @@ pub(crate) struct Space {
 // SAFETY: the records belong to the space, and both to whoever holds the lock around it.
 unsafe impl Send for Space {}
 
-/// Of mappings made by the backing that grow together where they touch.
-const COMMON: Mapping = Mapping(0);
+/// How a fresh range relates to others of the backing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A mapping for itself.
+    Alone,
+    /// One that grows together with others of this kind where they touch.
+    Common,
+    /// The same, among those for which huge pages were asked.
+    CommonHuge,
+}
 
 impl Space {
     pub(crate) const fn new() -> Self {
@@ -121,9 +134,13 @@ impl Space {
         unsafe { self.records.add_chunk(start, bytes) };
     }
 
-    /// Adds a fresh mapping. `common` says that the system joins it with such neighbours.
-    pub(crate) fn add(&mut self, start: usize, bytes: usize, common: bool, now: u32) {
-        let mapping = if common { COMMON } else { self.new_mapping() };
+    /// Adds a fresh range.
+    pub(crate) fn add(&mut self, start: usize, bytes: usize, origin: Origin, now: u32) {
+        let mapping = match origin {
+            Origin::Common => Mapping(0),
+            Origin::CommonHuge => Mapping(1),
+            Origin::Alone => self.new_mapping(),
+        };
         if let Some(node) = self.records.make(start, bytes, mapping, State::Away) {
             self.all.insert(node);
             self.give(node, State::Clean, now);
@@ -275,18 +292,19 @@ impl Space {
         self.records.give(node);
     }
 
-    /// Takes free ranges out that are to be given back: those that have been free for `age`
-    /// milliseconds, and populated ones, oldest first, until `over` bytes fewer are populated.
+    /// Takes free ranges out that are to be given back, oldest first: those that have been free for
+    /// `age` milliseconds, populated ones until `over` bytes fewer are populated, and unpopulated
+    /// ones beyond as much as all others together.
     /// Returns how many jobs were written; [`settle`](Self::settle) ends those with a record.
     pub(crate) fn expire(&mut self, now: u32, age: u32, over: u64, jobs: &mut [Job]) -> usize {
         let mut over = usize::try_from(over).unwrap_or(usize::MAX);
         let mut jobs = Jobs { jobs, count: 0 };
         let expired = |node: &Node| now.wrapping_sub(node.since.get()) >= age;
         for _ in 0..EXPIRE_STEPS {
-            // A range gives up to three: whole units are unmapped, what is left at the ends purged.
-            if jobs.count + 3 > jobs.jobs.len() {
+            if jobs.count == jobs.jobs.len() {
                 break;
             }
+            let spare = self.figures.clean > CLEAN_MIN.max(self.figures.used + self.figures.dirty);
             if let Some(node) = self.dirty_queue.oldest.filter(expired) {
                 over = over.saturating_sub(node.bytes());
                 self.release(node, now, &mut jobs);
@@ -294,7 +312,7 @@ impl Space {
                 && let Some(node) = self.dirty_queue.oldest
             {
                 if self.purgeable {
-                    let share = over.checked_next_multiple_of(GRANULE).unwrap_or(usize::MAX);
+                    let share = over.checked_next_multiple_of(PURGE_BYTES).unwrap_or(usize::MAX);
                     let part = self.take_back(node, share.min(node.bytes()));
                     over = over.saturating_sub(part.bytes());
                     self.purge(part, now, &mut jobs);
@@ -302,7 +320,7 @@ impl Space {
                     over = over.saturating_sub(node.bytes());
                     self.release(node, now, &mut jobs);
                 }
-            } else if let Some(node) = self.clean_queue.oldest.filter(expired) {
+            } else if let Some(node) = self.clean_queue.oldest.filter(|n| spare || expired(n)) {
                 self.release(node, now, &mut jobs);
             } else {
                 break;
@@ -318,7 +336,8 @@ impl Space {
     }
 
     fn new_mapping(&mut self) -> Mapping {
-        self.last_mapping = self.last_mapping.wrapping_add(1).max(1);
+        // After a turn, two mappings may have one number: at worst a block spans them and is copied.
+        self.last_mapping = self.last_mapping.wrapping_add(1).max(2);
         Mapping(self.last_mapping)
     }
 
@@ -491,26 +510,21 @@ impl Space {
         node.state.set(State::Away);
     }
 
-    /// Gives a free range back: whole units leave the books, what remains is without pages.
+    /// Gives a free range back to the system, address space and all.
     fn release(&mut self, node: Node, now: u32, jobs: &mut Jobs<'_>) {
         let state = node.state();
-        let first = node.start().next_multiple_of(UNIT);
-        let last = node.end() & !(UNIT - 1);
         self.unlist(node);
-        if first >= last || self.wants_records() || !self.may_leave(node) {
-            return self.release_end(node, state, now, jobs);
+        if self.may_leave(node) {
+            jobs.push(Job { start: node.start(), bytes: node.bytes(), purged: None });
+            self.all.remove(node);
+            return self.records.give(node);
         }
-        let mut middle = node;
-        if let Some(rest) = self.split(node, first - node.start()) {
-            middle = rest;
-            self.release_end(node, state, now, jobs);
+        if state == State::Dirty {
+            return self.purge(node, now, jobs);
         }
-        if let Some(end) = self.split(middle, last - first) {
-            self.release_end(end, state, now, jobs);
-        }
-        jobs.push(Job { start: middle.start(), bytes: middle.bytes(), purged: None });
-        self.all.remove(middle);
-        self.records.give(middle);
+        self.list(node, state);
+        // Nothing to be had from it until its mapping is free as a whole.
+        self.clean_queue.remove(node);
     }
 
     /// Whether the backing takes a range back: any, or only one that is a whole mapping.
@@ -527,16 +541,7 @@ impl Space {
         touches_before.is_none() && touches_after.is_none()
     }
 
-    /// Gives back what holds no whole unit, a range that is in no list.
-    fn release_end(&mut self, node: Node, state: State, now: u32, jobs: &mut Jobs<'_>) {
-        if state == State::Dirty {
-            return self.purge(node, now, jobs);
-        }
-        self.list(node, state);
-        // Nothing to be had from it until it is joined with more.
-        self.clean_queue.remove(node);
-    }
-
+    /// Gives the pages of a range back that is in no list.
     fn purge(&mut self, node: Node, now: u32, jobs: &mut Jobs<'_>) {
         if !self.purgeable {
             // It stays, and is looked at again after all others.

@@ -9,13 +9,20 @@ use std::fmt::{self, Write};
 #[cold]
 #[inline(never)]
 pub(crate) fn fatal(message: fmt::Arguments<'_>) -> ! {
+    complain(message);
+    std::process::abort()
+}
+
+/// Writes `flagstone: MESSAGE` to standard error, for a setting that cannot be followed.
+#[cold]
+#[inline(never)]
+pub(crate) fn complain(message: fmt::Arguments<'_>) {
     let mut line = Line { bytes: [0; 256], len: 0 };
     // A message that does not fit is cut by `Line`, which never reports an error.
     let _ = write!(line, "flagstone: {message}");
     line.bytes[line.len] = b'\n';
     // SAFETY: the buffer is initialised up to and including the newline at `len`.
     unsafe { libc::write(2, line.bytes.as_ptr().cast(), line.len + 1) };
-    std::process::abort()
 }
 
 /// A `debug_assert!` for the `GlobalAlloc` path: it ends the process instead of unwinding, because

@@ -3,6 +3,7 @@
 //! Owns every system call of the crate. Nothing here allocates through an allocator.
 
 mod clock;
+mod environment;
 mod errno;
 mod fatal;
 mod fork;
@@ -10,10 +11,11 @@ mod pages;
 mod thread_exit;
 
 pub(crate) use clock::{coarse_millis, nanos};
+pub(crate) use environment::environment;
 pub(crate) use errno::keep_errno;
-pub(crate) use fatal::{debug_check, fatal};
+pub(crate) use fatal::{complain, debug_check, fatal};
 pub(crate) use fork::arm_fork_handlers;
 pub(crate) use pages::{
-    entropy, map_aligned, page_size, purge, remap_fixed, resident_bytes, unmap,
+    advise_huge, entropy, map_aligned, page_size, purge, remap_fixed, resident_bytes, unmap,
 };
 pub(crate) use thread_exit::arm_thread_exit;

@@ -94,6 +94,21 @@ pub(crate) unsafe fn purge(p: *mut u8, bytes: usize) -> bool {
     unsafe { libc::madvise(p.cast(), bytes, libc::MADV_DONTNEED) == 0 }
 }
 
+/// Asks for huge pages in a range, or for none. The system may decline, and then nothing is lost.
+///
+/// # Safety
+/// `[p, p + bytes)` was mapped here and is page-aligned.
+pub(crate) unsafe fn advise_huge(p: *mut u8, bytes: usize, huge: bool) {
+    #[cfg(target_os = "linux")]
+    {
+        let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        // SAFETY: the caller's contract; the advice changes no contents.
+        unsafe { libc::madvise(p.cast(), bytes, advice) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (p, bytes, huge);
+}
+
 /// Moves a mapping's pages to the exact place `to`, which must be mapped and expendable.
 ///
 /// On failure the old range is as before. Not so the new one: kernels unmap it before they find out

@@ -147,6 +147,11 @@ unsafe impl<P: Backing> Backing for FailAfter<P> {
         unsafe { self.inner.remap(from, old, to, new) }
     }
 
+    unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: bool) {
+        // SAFETY: the caller's contract.
+        unsafe { self.inner.advise_huge(start, bytes, huge) }
+    }
+
     fn joins(&self) -> bool {
         self.inner.joins()
     }

@@ -66,6 +66,14 @@ pub unsafe trait Backing: Send + Sync {
         Remapped::Unsupported
     }
 
+    /// Asks for huge pages in a range, or for none. Only advice: contents and sizes stay.
+    ///
+    /// # Safety
+    /// The range is a page-aligned part of what was handed out here.
+    unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: bool) {
+        let _ = (start, bytes, huge);
+    }
+
     /// Whether ranges that happen to touch may be purged, moved and given back as one.
     fn joins(&self) -> bool {
         false
@@ -118,6 +126,11 @@ macro_rules! backing_behind_a_pointer {
             ) -> Remapped {
                 // SAFETY: the caller's contract.
                 unsafe { (**self).remap(from, old, to, new) }
+            }
+
+            unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: bool) {
+                // SAFETY: the caller's contract.
+                unsafe { (**self).advise_huge(start, bytes, huge) }
             }
 
             fn joins(&self) -> bool {

@@ -31,6 +31,11 @@ unsafe impl Backing for OsPages {
         unsafe { os::remap_fixed(from.as_ptr(), old, to.as_ptr(), new) }
     }
 
+    unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: bool) {
+        // SAFETY: the caller's contract.
+        unsafe { os::advise_huge(start.as_ptr(), bytes, huge) }
+    }
+
     fn joins(&self) -> bool {
         true
     }

@@ -222,6 +222,11 @@ unsafe impl<P: Backing> Backing for Tracing<P> {
         outcome
     }
 
+    unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: bool) {
+        // SAFETY: the caller's contract.
+        unsafe { self.inner.advise_huge(start, bytes, huge) }
+    }
+
     fn joins(&self) -> bool {
         self.inner.joins()
     }
