@@ -31,6 +31,7 @@
 //! | [`scavenger`] | returns memory while threads sleep | [`scavenger::spawn`] |
 //! | [`admin`] | serves `/metrics`, `/stats.json`, `/healthz` | [`admin::bind`] on any Tokio runtime |
 //! | [`telemetry`] | snapshots as Prometheus text and JSON (`flagstone-telemetry`) | [`telemetry::publish`] into a `metrics` recorder of one's own |
+//! | [`verify()`] | proof that this process allocates from Flagstone | anywhere |
 //! | [`epoch`] | memory reclamation for concurrent readers (`flagstone-epoch`) | |
 //!
 //! With a Tokio runtime of one's own:
@@ -65,10 +66,12 @@ pub mod admin;
 mod heap_ref;
 pub mod runtime;
 pub mod scavenger;
+pub mod verify;
 
 pub use flagstone_epoch as epoch;
 pub use flagstone_slab::{Flagstone, Heap, stats, thread};
 pub use flagstone_telemetry as telemetry;
+pub use verify::verify;
 
 /// The README's example, compiled and run with the documentation tests.
 #[cfg(doctest)]

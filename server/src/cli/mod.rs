@@ -1,4 +1,4 @@
-//! The command line: `flagstone serve`, `flagstone stats` and `flagstone purge`.
+//! The command line: `flagstone serve`, `flagstone stats`, `flagstone purge` and `flagstone verify`.
 //!
 //! Whatever cannot be done ends with one line on standard error and exit status 2; nothing has been
 //! started then.
@@ -7,6 +7,7 @@ mod ask;
 mod purge;
 mod serve;
 mod stats;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -33,6 +34,8 @@ enum Command {
     Stats(stats::Flags),
     /// Give a running server's free memory back to the system.
     Purge(purge::Flags),
+    /// Prove that this program, a command or a file uses Flagstone as its allocator.
+    Verify(verify::Flags),
 }
 
 /// Runs the command line and returns the exit status.
@@ -50,6 +53,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(flags) => serve::run(flags),
         Command::Stats(flags) => stats::run(&flags),
         Command::Purge(flags) => purge::run(&flags),
+        Command::Verify(flags) => {
+            return verify::run(&flags).unwrap_or_else(|error| refuse(&error.to_string()));
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,7 +80,7 @@ fn one_line(error: &clap::Error) -> String {
         error.kind(),
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
-        return "a command is needed: serve, stats or purge (see --help)".to_owned();
+        return "a command is needed: serve, stats, purge or verify (see --help)".to_owned();
     }
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
@@ -92,7 +98,7 @@ mod tests {
 
     #[test]
     fn refusals_are_one_line_and_name_the_culprit() {
-        assert!(refusal(&[]).contains("serve, stats or purge"));
+        assert!(refusal(&[]).contains("serve, stats, purge or verify"));
         assert!(refusal(&["boo"]).contains("boo"));
         assert!(refusal(&["serve", "--boo"]).contains("--boo"));
         assert!(refusal(&["serve", "--resp", "here"]).contains("here"));
