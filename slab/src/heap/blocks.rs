@@ -68,7 +68,12 @@ impl Heap {
             return;
         }
         // SAFETY: the caller's contract.
-        unsafe { self.free_any(block.as_ptr()) }
+        unsafe {
+            if self.retires {
+                return self.retire_freed(block);
+            }
+            self.free_any(block.as_ptr())
+        }
     }
 
     /// Changes a block's size, alignment, or both; as [`try_realloc`](Self::try_realloc), but ends as

@@ -7,6 +7,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use flagstone_epoch::Domain;
+
 use super::owned::OwnedHeap;
 use super::{Heap, HugePages, MAX_SHARDS};
 use crate::layout::ClassTable;
@@ -23,6 +25,8 @@ pub struct HeapBuilder<'a, B: Backing + 'static = OsPages> {
     pub(super) decay: Option<Duration>,
     pub(super) huge_pages: Option<HugePages>,
     pub(super) contention: Option<Duration>,
+    pub(super) retires: bool,
+    pub(super) domain: Option<Domain>,
 }
 
 /// How a heap comes by its shards.
@@ -78,6 +82,8 @@ impl Heap {
             decay: None,
             huge_pages: None,
             contention: None,
+            retires: false,
+            domain: None,
         }
     }
 }
@@ -86,8 +92,30 @@ impl<'a, B: Backing + 'static> HeapBuilder<'a, B> {
     /// Names the heap in statistics and messages. Names are not checked to be distinct; series of
     /// heaps with the same name cannot be told apart.
     pub fn name(self, name: &str) -> HeapBuilder<'_, B> {
-        let Self { name: _, table, shards, cap, backing, decay, huge_pages, contention } = self;
-        HeapBuilder { name, table, shards, cap, backing, decay, huge_pages, contention }
+        let Self {
+            name: _,
+            table,
+            shards,
+            cap,
+            backing,
+            decay,
+            huge_pages,
+            contention,
+            retires,
+            domain,
+        } = self;
+        HeapBuilder {
+            name,
+            table,
+            shards,
+            cap,
+            backing,
+            decay,
+            huge_pages,
+            contention,
+            retires,
+            domain,
+        }
     }
 
     /// Sets the size classes (requirement D3).
@@ -126,8 +154,30 @@ impl<'a, B: Backing + 'static> HeapBuilder<'a, B> {
 
     /// Sets where the heap's memory comes from.
     pub fn backing<C: Backing + 'static>(self, backing: C) -> HeapBuilder<'a, C> {
-        let Self { name, table, shards, cap, backing: _, decay, huge_pages, contention } = self;
-        HeapBuilder { name, table, shards, cap, backing, decay, huge_pages, contention }
+        let Self {
+            name,
+            table,
+            shards,
+            cap,
+            backing: _,
+            decay,
+            huge_pages,
+            contention,
+            retires,
+            domain,
+        } = self;
+        HeapBuilder {
+            name,
+            table,
+            shards,
+            cap,
+            backing,
+            decay,
+            huge_pages,
+            contention,
+            retires,
+            domain,
+        }
     }
 
     /// Sets whether huge pages are asked for; see [`Heap::huge_pages`].
@@ -139,6 +189,27 @@ impl<'a, B: Backing + 'static> HeapBuilder<'a, B> {
     /// Sets how long free pages stay populated; see [`Heap::set_decay`].
     pub fn decay(mut self, decay: Duration) -> Self {
         self.decay = Some(decay);
+        self
+    }
+
+    /// Retires every block that the heap is given back: it is freed when every guard of the heap's
+    /// [domain](Heap::domain) that is held at that moment is gone (requirement D6). A reader that entered
+    /// before never sees the memory reused, whoever frees it and on whatever thread, its owner included;
+    /// the block that a resize leaves behind waits in the same way, and no pages are moved or cut off.
+    ///
+    /// Threads that free often [join](Heap::join_domain) the domain first. Others free under a lock.
+    /// Frees allocate then, from the global allocator, and so such a heap must not serve as that.
+    /// Somebody has to [scavenge](Heap::scavenge) or [collect](Heap::collect), or the last blocks wait
+    /// until others fill their batch.
+    pub fn retire_frees(mut self, retire: bool) -> Self {
+        self.retires = retire;
+        self
+    }
+
+    /// Sets the heap's domain, for its limits or because other readers use the same guards; see
+    /// [`Heap::domain`].
+    pub fn domain(mut self, domain: Domain) -> Self {
+        self.domain = Some(domain);
         self
     }
 

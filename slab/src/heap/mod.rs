@@ -109,6 +109,8 @@ pub struct Heap {
     /// Bytes retired and reclaimed by threads without a shard.
     retired_unsharded: SharedCounter,
     reclaimed_unsharded: SharedCounter,
+    /// Whether every free of the heap is retired.
+    retires: bool,
     /// Whose guards keep retired blocks; made on first use.
     domain: OnceLock<Domain>,
 }
@@ -150,6 +152,7 @@ impl Heap {
             failures: SharedCounter::new(),
             retired_unsharded: SharedCounter::new(),
             reclaimed_unsharded: SharedCounter::new(),
+            retires: false,
             domain: OnceLock::new(),
         }
     }

@@ -77,8 +77,18 @@ impl<B: Backing + 'static> OwnedHeap<B> {
     }
 
     pub(super) fn build(builder: HeapBuilder<'_, B>) -> Result<Self, BuildError<B>> {
-        let HeapBuilder { name, table, shards, cap, backing, decay, huge_pages, contention } =
-            builder;
+        let HeapBuilder {
+            name,
+            table,
+            shards,
+            cap,
+            backing,
+            decay,
+            huge_pages,
+            contention,
+            retires,
+            domain,
+        } = builder;
         let fail = |failure, backing| Err(BuildError { failure, backing });
         let page = os::page_size();
         let bytes = size_of::<Estate<B>>().checked_add(name.len());
@@ -117,6 +127,10 @@ impl<B: Backing + 'static> OwnedHeap<B> {
             let mut heap = Heap::new(number.id(), name, holdings, table);
             heap.generation = number.generation();
             heap.estate_bytes = bytes as u64;
+            heap.retires = retires;
+            if let Some(domain) = domain {
+                heap.domain = domain.into();
+            }
             heap.holdings = Some(holdings);
             heap.shards = match shards {
                 Shards::OnDemand { most } => ShardList::new(most),
@@ -151,6 +165,9 @@ impl<B: Backing + 'static> OwnedHeap<B> {
         unsafe {
             let number = ptr::read(&raw const (*at).number);
             number.close();
+            // What waits in the domain may lie in this heap: it goes while the heap's memory is there.
+            // Retired blocks find the gate closed, and go with the rest.
+            drop((*at).heap.domain.take());
             (*at).give_back_blocks();
             (*at).heap.shards.give_back((*at).heap.backing);
             debug_check!((*at).holdings.held() == self.bytes, "a heap's end lost track of memory");

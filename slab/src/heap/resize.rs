@@ -5,7 +5,7 @@
 //! more strictly than its layout says by now.
 
 use std::alloc::Layout;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use super::Heap;
 use crate::large::Place;
@@ -24,7 +24,9 @@ impl Heap {
         let new_class = self.table.class_of_layout(new.size(), new.align());
         let fallback = self.is_fallback(block);
         let aligned = block.addr().is_multiple_of(new.align());
-        if fallback && new_class.is_none() && aligned {
+        // Readers may look at the old block, wherever the new one is: nothing moves under them.
+        let in_place = !self.retires;
+        if in_place && fallback && new_class.is_none() && aligned {
             // SAFETY: by contract, and the map says that it is a fallback block.
             let resized =
                 unsafe { self.fallback.resize(block, new.align(), new.size(), &self.means()) };
@@ -53,7 +55,10 @@ impl Heap {
         // SAFETY: both blocks hold the smaller size and are distinct; the old one is given up.
         unsafe {
             ptr::copy_nonoverlapping(block, moved, old.size().min(new.size()));
-            self.free_any(block);
+            match NonNull::new(block) {
+                Some(retired) if self.retires => self.retire_freed(retired),
+                _ => self.free_any(block),
+            }
         }
         if fallback {
             self.fallback.count_copied_resize(&self.threshold);

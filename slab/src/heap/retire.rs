@@ -6,13 +6,19 @@
 //! move or be unmapped (rule S3). Then whoever reclaims the batch frees it like any other block, so it
 //! goes to its owner's inbox if it is somebody else's.
 //!
+//! A heap that [retires every free](super::HeapBuilder::retire_frees) does the same with each block that
+//! it is given back, on whatever thread: a thread that has joined the domain retires through its
+//! participant, any other through the domain's own batch, under a lock.
+//!
 //! Nothing here is on the way of `GlobalAlloc`: domains and batches allocate.
 
 use std::ptr::NonNull;
 
 use flagstone_epoch::{Domain, Participant, RetireError};
 
-use super::{Heap, local, untyped};
+use super::Heap;
+use super::registry::Visit;
+use crate::layout::{Kind, SegmentMap};
 use crate::os::fatal;
 
 impl Heap {
@@ -105,6 +111,30 @@ impl Heap {
         tried
     }
 
+    /// Whether every block that is given back is retired.
+    pub fn retires_frees(&self) -> bool {
+        self.retires
+    }
+
+    /// Takes back a block of a heap whose frees are all retired.
+    ///
+    /// # Safety
+    /// The caller gives up `block`, a block in use of this heap, which no reader finds from now on.
+    #[cold]
+    #[inline(never)]
+    pub(super) unsafe fn retire_freed(&self, block: NonNull<u8>) {
+        let bytes = self.retired_size(block);
+        self.count_retired(bytes);
+        let context = self.retire_context();
+        // SAFETY: by contract; a block stays in place until it is freed, from any thread.
+        unsafe {
+            match self.participant() {
+                Some(participant) => participant.retire_unlinked(block, bytes, context, reclaim),
+                None => self.domain().retire_unlinked(block, bytes, context, reclaim),
+            }
+        }
+    }
+
     #[inline]
     fn about_to_retire<'p>(
         &self,
@@ -124,14 +154,14 @@ impl Heap {
         })
     }
 
-    /// What tells [`reclaim`] which heap a block is of, beyond its address.
+    /// What tells [`reclaim`], beyond a block's address, which heap it is of.
     #[inline]
     fn retire_context(&self) -> usize {
-        0
+        self.generation
     }
 
     fn count_retired(&self, bytes: usize) {
-        let shard = local::shard();
+        let shard = self.thread_shard();
         if shard.is_sentinel() {
             self.retired_unsharded.add(bytes as u64);
         } else {
@@ -140,7 +170,7 @@ impl Heap {
     }
 
     fn count_reclaimed(&self, bytes: usize) {
-        let shard = local::shard();
+        let shard = self.thread_shard();
         if shard.is_sentinel() {
             self.reclaimed_unsharded.add(bytes as u64);
         } else {
@@ -163,13 +193,33 @@ impl Heap {
     }
 }
 
+impl Heap {
+    /// # Safety
+    /// As [`reclaim`]; the block is of this heap.
+    unsafe fn free_retired(&self, block: NonNull<u8>) {
+        self.count_reclaimed(self.retired_size(block));
+        // SAFETY: the block was given up when it was retired, and no reader is left.
+        unsafe { self.free_any(block.as_ptr()) };
+    }
+}
+
 /// Frees a retired block.
+///
+/// An instance may have ended since, with everything in it. Then the visit finds another generation or
+/// none, or the address is no heap's any more; there is nothing left to do.
 ///
 /// # Safety
 /// `block` was retired by its heap with `context`; its grace period is over; called once.
-unsafe fn reclaim(block: NonNull<u8>, _context: usize) {
-    let heap = Heap::global();
-    heap.count_reclaimed(heap.retired_size(block));
-    // SAFETY: the block was given up when it was retired, and no reader is left.
-    unsafe { untyped::free(block.as_ptr()) };
+unsafe fn reclaim(block: NonNull<u8>, context: usize) {
+    let global = Heap::global();
+    if context == global.retire_context() {
+        // SAFETY: by contract.
+        return unsafe { global.free_retired(block) };
+    }
+    if let Kind::Segment(id) | Kind::Large(id) = SegmentMap::kind(block.addr().get())
+        && let Some(visit) = Visit::to(id.0, context)
+    {
+        // SAFETY: by contract; the generation is the block's heap's, which is there while visited.
+        unsafe { visit.heap().free_retired(block) };
+    }
 }
