@@ -48,8 +48,8 @@ mod walk;
 
 #[cfg(not(flagstone_loom))]
 pub use heap::{
-    BuildError, BuildFailure, Flagstone, Heap, HeapBuilder, HugePages, OwnedHeap, UnknownHugePages,
-    untyped,
+    BuildError, BuildFailure, Flagstone, Heap, HeapBuilder, HugePages, OwnedHeap, SharedHeap,
+    UnknownHugePages, mode, untyped,
 };
 #[cfg(not(flagstone_loom))]
 pub use layout::{ClassTable, ClassTableError};

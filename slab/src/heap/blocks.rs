@@ -4,10 +4,10 @@
 //! looked up in the heap's own table and the shard in the thread's table of leases; beyond the fast
 //! path both run the same code.
 
-use std::alloc::{Layout, handle_alloc_error};
+use std::alloc::{GlobalAlloc, Layout, handle_alloc_error};
 use std::ptr::NonNull;
 
-use super::{Heap, leases, local};
+use super::{Flagstone, Heap, leases, local};
 use crate::large::Place;
 use crate::layout::{Block, HeapId, SEGMENT_BYTES};
 use crate::port::{AllocError, BlockPort, no_bytes};
@@ -203,5 +203,47 @@ unsafe impl BlockPort for Heap {
     ) -> Result<NonNull<u8>, AllocError> {
         // SAFETY: the caller's contract.
         unsafe { self.try_realloc(block, old, new) }
+    }
+}
+
+// SAFETY: the global heap's blocks; all values of the type stand for it.
+unsafe impl BlockPort for Flagstone {
+    #[inline]
+    fn try_alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        if layout.size() == 0 {
+            return Ok(no_bytes(layout));
+        }
+        // SAFETY: the layout is not empty.
+        let block = unsafe { GlobalAlloc::alloc(self, layout) };
+        NonNull::new(block).ok_or(AllocError::OutOfMemory { layout })
+    }
+
+    #[inline]
+    fn try_alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        if layout.size() == 0 {
+            return Ok(no_bytes(layout));
+        }
+        // SAFETY: the layout is not empty.
+        let block = unsafe { GlobalAlloc::alloc_zeroed(self, layout) };
+        NonNull::new(block).ok_or(AllocError::OutOfMemory { layout })
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: NonNull<u8>, layout: Layout) {
+        if layout.size() != 0 {
+            // SAFETY: the caller's contract.
+            unsafe { GlobalAlloc::dealloc(self, block.as_ptr(), layout) }
+        }
+    }
+
+    #[inline]
+    unsafe fn try_realloc(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocError> {
+        // SAFETY: the caller's contract.
+        unsafe { Heap::global().try_realloc(block, old, new) }
     }
 }

@@ -15,6 +15,8 @@
 //! * [`decay`]: when slow paths give memory back; [`scavenge`]: it comes back from shards whose threads
 //!   sleep or are gone; [`purge`]: all of it, with a report.
 
+#[cfg(any(feature = "allocator-api2-02", feature = "allocator-api2-04"))]
+mod allocator_api2;
 mod blocks;
 mod builder;
 mod decay;
@@ -28,6 +30,7 @@ pub(crate) mod leases;
 pub(crate) mod local;
 pub(crate) mod members;
 mod misuse;
+pub mod mode;
 mod owned;
 mod pool;
 mod purge;
@@ -39,6 +42,7 @@ mod retire;
 mod scavenge;
 mod segments;
 mod shards;
+mod shared;
 pub mod untyped;
 mod walked;
 
@@ -51,6 +55,7 @@ pub use builder::{BuildError, BuildFailure, HeapBuilder};
 pub use global::Flagstone;
 pub use huge::{HugePages, UnknownHugePages};
 pub use owned::OwnedHeap;
+pub use shared::SharedHeap;
 
 use crate::bucket::Bucket;
 use crate::counter::SharedCounter;
