@@ -272,3 +272,31 @@ fn every_heap_has_statistics_of_its_own_by_name() {
     assert_eq!(names[0], "global");
     assert!(names.contains(&"index".to_owned()) && names.contains(&"log".to_owned()));
 }
+
+// requirement: D6
+#[test]
+fn retired_blocks_go_home_to_their_instance_and_with_it() {
+    let (backing, heap) = traced();
+    let participant = heap.domain().register();
+    let guard = participant.pin();
+    for bytes in [64, 5000, 1 << 20] {
+        let block = heap.try_alloc(layout(bytes)).unwrap();
+        // SAFETY: nobody else knows the block.
+        unsafe { heap.retire(block, &guard) };
+    }
+    assert_eq!(heap.snapshot().bytes.retired, 64 + 5120 + (1 << 20));
+    assert_eq!(Heap::global().snapshot().bytes.retired, 0);
+    drop(guard);
+    participant.collect();
+    assert_eq!(heap.snapshot().bytes.retired, 0);
+    assert_eq!(heap.live_bytes(), 0);
+    // One that waits when the heap goes is not touched any more.
+    let guard = participant.pin();
+    let block = heap.try_alloc(layout(64)).unwrap();
+    // SAFETY: as above.
+    unsafe { heap.retire(block, &guard) };
+    drop(heap);
+    backing.assert_nothing_outstanding();
+    drop(guard);
+    participant.collect();
+}

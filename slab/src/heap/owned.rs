@@ -28,6 +28,9 @@ use crate::port::{Backing, OsPages};
 /// `Allocator` cannot outlive it, because they borrow it; for blocks taken by layout this is what
 /// the contract of `dealloc` rests on. A heap that is forgotten instead of dropped stays for ever.
 ///
+/// In the child of a process that had several threads when it forked, an instance must not be used,
+/// nor dropped: its locks are not taken around a fork as those of the global heap are.
+///
 /// ```
 /// use flagstone_slab::{ClassTable, Heap};
 /// use std::alloc::Layout;

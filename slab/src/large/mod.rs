@@ -9,6 +9,7 @@
 
 mod budget;
 mod extent;
+mod job;
 mod queue;
 mod space;
 #[cfg(test)]
@@ -17,7 +18,8 @@ mod tree;
 
 pub(crate) use budget::Budget;
 pub(crate) use extent::Node;
-pub(crate) use space::{Job, Origin, Place, Space, Taken};
+pub(crate) use job::Job;
+pub(crate) use space::{Origin, Place, Space, Taken};
 
 use crate::layout::{SEGMENT_BYTES, SLICE_BYTES};
 

@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use super::GRANULE;
 use super::extent::{Mapping, Node, Records, State};
+use super::job::{Job, Jobs};
 use super::queue::Queue;
 use super::tree::{ByAddress, BySize, Tree};
 
@@ -44,21 +45,6 @@ pub(crate) struct Taken {
     pub(crate) node: Node,
     /// Which of its bytes may be other than zero, counted from its start.
     pub(crate) dirty: Range<usize>,
-}
-
-/// A range that is to be given back, outside the lock.
-#[derive(Clone, Copy)]
-pub(crate) struct Job {
-    pub(crate) start: usize,
-    pub(crate) bytes: usize,
-    /// The record that waits for the purge; `None` if the range is to be unmapped, and has none any
-    /// more.
-    pub(crate) purged: Option<Node>,
-}
-
-impl Job {
-    /// Nothing to do.
-    pub(crate) const NONE: Self = Self { start: 0, bytes: 0, purged: None };
 }
 
 /// Bytes by state.
@@ -298,7 +284,7 @@ impl Space {
     /// Returns how many jobs were written; [`settle`](Self::settle) ends those with a record.
     pub(crate) fn expire(&mut self, now: u32, age: u32, over: u64, jobs: &mut [Job]) -> usize {
         let mut over = usize::try_from(over).unwrap_or(usize::MAX);
-        let mut jobs = Jobs { jobs, count: 0 };
+        let mut jobs = Jobs::new(jobs);
         let expired = |node: &Node| now.wrapping_sub(node.since.get()) >= age;
         for _ in 0..EXPIRE_STEPS {
             if jobs.count == jobs.jobs.len() {
@@ -593,17 +579,4 @@ fn mean_since(one: Node, other: Node, now: u32) -> u32 {
         |node: Node| u128::from(now.wrapping_sub(node.since.get())) * node.bytes() as u128;
     let age = (weighted(one) + weighted(other)) / (one.bytes() + other.bytes()) as u128;
     now.wrapping_sub(age as u32)
-}
-
-/// Jobs as they are written.
-struct Jobs<'a> {
-    jobs: &'a mut [Job],
-    count: usize,
-}
-
-impl Jobs<'_> {
-    fn push(&mut self, job: Job) {
-        self.jobs[self.count] = job;
-        self.count += 1;
-    }
 }

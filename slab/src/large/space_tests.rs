@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::space::{Job, Origin, Place, Space};
+use super::job::Job;
+use super::space::{Origin, Place, Space};
 use super::{GRANULE, Node, UNIT};
 
 #[derive(Clone, Debug)]
