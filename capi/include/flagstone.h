@@ -28,14 +28,31 @@ enum {
     /* An argument is out of its range; nothing was done. */
     FLAGSTONE_INVALID = -1,
     /* An internal error was caught at the boundary; outputs are zeroed. */
-    FLAGSTONE_FAILED = -2
+    FLAGSTONE_FAILED = -2,
+    /* There is not enough memory; nothing was done. */
+    FLAGSTONE_OUT_OF_MEMORY = -3
 };
+
+/* A name tells who owns what a function hands out. `_owned`: the caller, who ends it with the function
+ * of the same name that ends in `_free`, or with the `destroy` that comes with it. `_borrowed`: the
+ * library, for as long as the comment says. `_view`: a look at something that somebody else keeps.
+ * Blocks go back to where they came from: `_alloc` and `_realloc` go with `_dealloc`, but for
+ * flagstone_alloc, which goes with flagstone_free. When a call fails its outputs are zeroed. */
+
+/* Something owned, with the function that ends it: result.destroy(result.ptr). */
+typedef struct flagstone_result_ptr {
+    void *ptr;
+    void (*destroy)(void *ptr);
+} flagstone_result_ptr;
+
+/* A heap of the caller's own. Where a function takes a heap, NULL stands for the process-wide one. */
+typedef struct flagstone_heap flagstone_heap;
 
 /* Version of the library, as "major.minor.patch".
  *
  * Ownership: the string is static; the caller does not free it.
  * Errors: none. */
-const char *flagstone_version(void);
+const char *flagstone_version_borrowed(void);
 
 /* Whether the process's malloc is this library's: asks malloc, as the program finds it, for a block
  * and looks up whose it is. 1 for yes; 0 for no, as in a program that loaded the library by dlopen, or
@@ -84,6 +101,54 @@ size_t flagstone_usable_size(const void *ptr);
  * string in `buf`, after an internal error. */
 ptrdiff_t flagstone_stats_json(char *buf, size_t len);
 
+/* The JSON text as a string of its own, in text->ptr.
+ *
+ * Ownership: the caller's; text->destroy(text->ptr) ends it.
+ * Errors: FLAGSTONE_INVALID when `text` is NULL; FLAGSTONE_FAILED after an internal error. */
+int flagstone_stats_json_owned(flagstone_result_ptr *text);
+
+/* A heap's totals. Sizes in bytes; live + cached + fragmentation + retired + metadata = mapped when
+ * nothing moves. */
+typedef struct flagstone_stats_t {
+    /* Blocks handed out and not yet freed, at block size. */
+    uint64_t live;
+    /* Free memory that is populated. */
+    uint64_t cached;
+    /* What slabs and large blocks lose to rounding. */
+    uint64_t fragmentation;
+    /* Blocks that wait for a grace period. */
+    uint64_t retired;
+    /* What the heap needs for itself. */
+    uint64_t metadata;
+    /* Memory taken from the system and not given back. */
+    uint64_t mapped;
+    /* Address space without memory behind it. */
+    uint64_t retained;
+    /* Slabs in use and large blocks, whole. */
+    uint64_t active;
+    /* The process's resident set; 0 where the system does not tell. */
+    uint64_t resident;
+    /* Blocks allocated and freed since the heap exists. */
+    uint64_t allocs;
+    uint64_t frees;
+    /* Requests that failed. */
+    uint64_t failures;
+    /* Shards made so far. */
+    uint64_t shards;
+} flagstone_stats_t;
+
+/* Writes the totals of `heap`. Takes no lock; figures of a busy heap may be a few operations apart.
+ *
+ * Ownership: `stats` is the caller's throughout.
+ * Errors: FLAGSTONE_INVALID when `stats` is NULL; FLAGSTONE_FAILED after an internal error. */
+int flagstone_stats(const flagstone_heap *heap, flagstone_stats_t *stats);
+
+/* Starts a new window for the classes' high-water marks of the window; lifetime marks stay.
+ *
+ * Ownership: none.
+ * Errors: FLAGSTONE_FAILED after an internal error. */
+int flagstone_high_water_reset(const flagstone_heap *heap);
+
 /* Serves /metrics (Prometheus text) and /stats.json over HTTP, from a thread of the library's own, at
  * `place`: a loopback address like "127.0.0.1:9600" or "[::1]:9600", or the path of a Unix socket, in
  * which %p stands for the process's number. The environment's FLAGSTONE_METRICS does the same at the
@@ -118,6 +183,96 @@ typedef struct flagstone_purge_report {
  * Ownership: `report` is the caller's throughout.
  * Errors: FLAGSTONE_FAILED, with `report` zeroed, after an internal error. */
 int flagstone_purge(flagstone_purge_report *report);
+
+/* An allocator as a table of functions: a caller's, to build a heap on, or a heap's, for code that is
+ * given its allocator. Functions may be called from any thread, do not unwind, and get `context` as
+ * their first argument. The last three are optional: NULL where they are not known. */
+typedef struct flagstone_port {
+    /* Kept by whoever made the table. */
+    void *context;
+    /* `size` bytes, at least 1, at a multiple of `align`, a power of two; NULL when there are none. */
+    void *(*alloc)(void *context, size_t size, size_t align);
+    /* Changes a block's size; NULL, with the block as before, when there is no memory. */
+    void *(*realloc)(void *context, void *block, size_t old_size, size_t new_size, size_t align);
+    /* Takes a block back, of the size and alignment that it was last asked for with. */
+    void (*free)(void *context, void *block, size_t size, size_t align);
+    /* Bytes handed out and not yet taken back. */
+    uint64_t (*bytes_outstanding)(void *context);
+    /* The most that bytes_outstanding ever was. */
+    uint64_t (*bytes_peak)(void *context);
+    /* Requests that got NULL. */
+    uint64_t (*failures)(void *context);
+} flagstone_port;
+
+/* The port of a heap. It does not tell its peak.
+ *
+ * Ownership: a view of the heap: `port` is valid until the heap is freed, and nothing has to be
+ * done with it.
+ * Errors: FLAGSTONE_INVALID when `port` is NULL. */
+int flagstone_port_view(const flagstone_heap *heap, flagstone_port *port);
+
+/* What a heap is to be. All zeros, or NULL instead of it, is a heap like the process-wide one. */
+typedef struct flagstone_heap_options {
+    /* Its name in statistics and messages, in UTF-8; NULL for "heap". */
+    const char *name;
+    /* Most bytes that it takes, everything included; 0 for no cap. */
+    size_t cap;
+    /* Block sizes in ascending order, multiples of 8 from 16 on; none for the usual ones. */
+    const size_t *class_sizes;
+    size_t class_count;
+    /* Exactly this many shards, made at once; 0 for as many as there are threads. */
+    size_t shards;
+    /* Memory of the caller's to work in, and nowhere else; NULL for none. It is cut into segments of
+     * 4 MiB at multiples of that, so it wants to be several times as large. */
+    void *region;
+    size_t region_bytes;
+    /* Where memory comes from, in large pieces; NULL for the system. Its table is copied; its context
+     * must stay until the heap is freed. Needs alloc and free. */
+    const flagstone_port *port;
+} flagstone_heap_options;
+
+/* Makes a heap.
+ *
+ * Ownership: *heap is the caller's, until flagstone_heap_free. A region is the heap's until then.
+ * What `options` points to is read during the call only, but for the region and the port's context.
+ * Errors: FLAGSTONE_INVALID, with *heap NULL, when `heap` is NULL, sizes or name are not valid, the cap
+ * has no room for the heap, or there are both region and port; FLAGSTONE_OUT_OF_MEMORY when there is
+ * no memory for it, or 126 heaps exist; FLAGSTONE_FAILED after an internal error. */
+int flagstone_heap_owned(const flagstone_heap_options *options, flagstone_heap **heap);
+
+/* Ends a heap and gives all its memory back, blocks that are still out included. NULL is allowed.
+ *
+ * Ownership: the heap, its blocks and its views are gone. No thread may be using them.
+ * Errors: FLAGSTONE_FAILED after an internal error. */
+int flagstone_heap_free(flagstone_heap *heap);
+
+/* Allocates from a heap; otherwise as flagstone_alloc. Any thread.
+ *
+ * Ownership: the caller's, until flagstone_heap_dealloc with the same heap, size and align, or until
+ * the heap is freed.
+ * Errors: NULL, as flagstone_alloc, and when the heap's cap is reached. */
+void *flagstone_heap_alloc(const flagstone_heap *heap, size_t size, size_t align);
+
+/* Changes a block's size, keeping its contents up to the smaller one. A `block` of NULL is allocated.
+ *
+ * Ownership: the result is the caller's, and the old block gone; when the result is NULL, the old
+ * block is as before.
+ * Errors: as flagstone_heap_alloc. */
+void *flagstone_heap_realloc(const flagstone_heap *heap, void *block, size_t old_size,
+                             size_t new_size, size_t align);
+
+/* Gives a block back to its heap. NULL is allowed. A block of another heap ends the program with a
+ * message that names both.
+ *
+ * Ownership: the block is gone on FLAGSTONE_OK.
+ * Errors: as flagstone_free. */
+int flagstone_heap_dealloc(const flagstone_heap *heap, void *block, size_t size, size_t align);
+
+/* Gives a heap's free pages back; as flagstone_purge.
+ *
+ * Ownership: `report` is the caller's throughout.
+ * Errors: FLAGSTONE_FAILED, with `report` zeroed, after an internal error. */
+int flagstone_heap_purge(const flagstone_heap *heap, flagstone_purge_report *report);
 
 #ifdef __cplusplus
 }

@@ -10,9 +10,11 @@
 mod background;
 mod cxx;
 mod exit_table;
+mod heap;
 mod malloc;
 mod memory;
 mod metrics;
+mod port;
 mod proof;
 mod scavenger;
 mod settings;
@@ -22,12 +24,19 @@ mod stats;
 use std::ffi::{CStr, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use heap::{
+    CHeap, HeapOptions, flagstone_heap_alloc, flagstone_heap_dealloc, flagstone_heap_free,
+    flagstone_heap_owned, flagstone_heap_purge, flagstone_heap_realloc, flagstone_high_water_reset,
+};
 pub use memory::{
     PurgeReport, flagstone_alloc, flagstone_free, flagstone_purge, flagstone_usable_size,
 };
 pub use metrics::flagstone_metrics_serve;
+pub use port::{Port, flagstone_port_view};
 pub use proof::flagstone_verify;
-pub use stats::flagstone_stats_json;
+pub use stats::{
+    ResultPtr, Stats, flagstone_stats, flagstone_stats_json, flagstone_stats_json_owned,
+};
 
 /// Done.
 pub const FLAGSTONE_OK: c_int = 0;
@@ -35,6 +44,8 @@ pub const FLAGSTONE_OK: c_int = 0;
 pub const FLAGSTONE_INVALID: c_int = -1;
 /// An internal error was caught at the boundary.
 pub const FLAGSTONE_FAILED: c_int = -2;
+/// There is not enough memory; nothing was done.
+pub const FLAGSTONE_OUT_OF_MEMORY: c_int = -3;
 
 /// The library's own allocations, wherever it is loaded. A test keeps its own allocator.
 #[cfg(not(test))]
@@ -43,7 +54,7 @@ static ALLOCATOR: flagstone_slab::Flagstone = flagstone_slab::Flagstone::new();
 
 /// Version of the library, as a static C string.
 #[unsafe(no_mangle)]
-pub extern "C" fn flagstone_version() -> *const c_char {
+pub extern "C" fn flagstone_version_borrowed() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
@@ -74,7 +85,7 @@ mod tests {
     #[test]
     fn the_version_is_the_packages() {
         // SAFETY: the function gives a static string that ends in NUL.
-        let version = unsafe { CStr::from_ptr(flagstone_version()) };
+        let version = unsafe { CStr::from_ptr(flagstone_version_borrowed()) };
         assert_eq!(version.to_str(), Ok(env!("CARGO_PKG_VERSION")));
     }
 

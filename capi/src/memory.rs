@@ -26,7 +26,7 @@ pub struct PurgeReport {
 }
 
 /// The layout of a block, if there can be one.
-fn layout(size: usize, align: usize) -> Option<Layout> {
+pub(crate) fn layout(size: usize, align: usize) -> Option<Layout> {
     let align = if align == 0 { DEFAULT_ALIGN } else { align };
     Layout::from_size_align(size.max(1), align).ok()
 }
@@ -71,8 +71,15 @@ pub extern "C" fn flagstone_usable_size(block: *const c_void) -> usize {
 /// `report` is null or valid for writing a report.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flagstone_purge(report: *mut PurgeReport) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { purge(Heap::global(), report) }
+}
+
+/// # Safety
+/// As [`flagstone_purge`].
+pub(crate) unsafe fn purge(heap: &Heap, report: *mut PurgeReport) -> c_int {
     let done = guarded(None, || {
-        let purge = Heap::global().purge();
+        let purge = heap.purge();
         let scavenged = purge.scavenged;
         Some(PurgeReport {
             bytes_purged: scavenged.bytes_purged,

@@ -114,11 +114,66 @@ static void print_stats(void)
     CHECK(!"the statistics never fit");
 }
 
+/* A port of the program's own, which counts. */
+static uint64_t outstanding;
+
+static void *counted_alloc(void *context, size_t size, size_t align)
+{
+    void *block = NULL;
+    if (posix_memalign(&block, align < sizeof(void *) ? sizeof(void *) : align, size) != 0)
+        return NULL;
+    __atomic_fetch_add((uint64_t *)context, size, __ATOMIC_RELAXED);
+    return block;
+}
+
+static void counted_free(void *context, void *block, size_t size, size_t align)
+{
+    (void)align;
+    __atomic_fetch_sub((uint64_t *)context, size, __ATOMIC_RELAXED);
+    free(block);
+}
+
+static void check_heaps(void)
+{
+    flagstone_port port = {.context = &outstanding, .alloc = counted_alloc, .free = counted_free};
+    flagstone_heap_options options = {.name = "c", .cap = 64u << 20, .port = &port};
+    flagstone_heap *heap;
+    CHECK(flagstone_heap_owned(&options, &heap) == FLAGSTONE_OK && heap != NULL);
+    CHECK(outstanding > 0);
+    unsigned char *block = flagstone_heap_alloc(heap, 1000, 0);
+    CHECK(block != NULL);
+    fill(block, 1000, 0x11);
+    block = flagstone_heap_realloc(heap, block, 1000, 3000, 0);
+    check_filled(block, 1000, 0x11);
+    CHECK(flagstone_heap_alloc(heap, 65u << 20, 0) == NULL);
+    flagstone_stats_t stats;
+    CHECK(flagstone_stats(heap, &stats) == FLAGSTONE_OK);
+    CHECK(stats.live >= 3000 && stats.failures >= 1);
+    flagstone_port ours;
+    CHECK(flagstone_port_view(heap, &ours) == FLAGSTONE_OK);
+    void *other = ours.alloc(ours.context, 100, 8);
+    CHECK(other != NULL && ours.bytes_outstanding(ours.context) >= 3100);
+    ours.free(ours.context, other, 100, 8);
+    CHECK(flagstone_heap_dealloc(heap, block, 3000, 0) == FLAGSTONE_OK);
+    CHECK(flagstone_high_water_reset(heap) == FLAGSTONE_OK);
+    CHECK(flagstone_heap_purge(heap, NULL) == FLAGSTONE_OK);
+    CHECK(flagstone_heap_free(heap) == FLAGSTONE_OK);
+    CHECK(outstanding == 0);
+    options.cap = 1;
+    CHECK(flagstone_heap_owned(&options, &heap) == FLAGSTONE_INVALID && heap == NULL);
+    flagstone_result_ptr text;
+    CHECK(flagstone_stats_json_owned(&text) == FLAGSTONE_OK && strchr(text.ptr, '{') == text.ptr);
+    text.destroy(text.ptr);
+    CHECK(flagstone_metrics_serve("0.0.0.0:1") == FLAGSTONE_INVALID);
+    CHECK(flagstone_verify() == 1);
+}
+
 int main(void)
 {
-    puts(flagstone_version());
+    puts(flagstone_version_borrowed());
     check_blocks();
     check_refusals();
+    check_heaps();
     check_threads();
     check_purge();
     print_stats();

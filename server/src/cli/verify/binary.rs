@@ -30,7 +30,7 @@ struct Seen {
 
 /// Names that are looked for as they are.
 const EXACT: [&str; 6] =
-    ["malloc", "free", "flagstone_version", "flagstone_alloc", "mi_malloc", "_rjem_malloc"];
+    ["malloc", "free", "flagstone_verify", "flagstone_alloc", "mi_malloc", "_rjem_malloc"];
 
 /// Reads the file and answers.
 pub(super) fn ask(path: &Path) -> Result<(Answer, String), Box<dyn Error>> {
@@ -68,11 +68,10 @@ impl Seen {
 
     fn judge(&self) -> (Answer, &'static str) {
         let defined = |name| self.defined.contains(name);
-        if defined("flagstone_version") && defined("malloc") {
+        if defined("flagstone_verify") && defined("malloc") {
             return (Answer::Yes, "its malloc is Flagstone's, linked in");
         }
-        if self.imported.contains("flagstone_alloc") || self.imported.contains("flagstone_version")
-        {
+        if self.imported.contains("flagstone_alloc") || self.imported.contains("flagstone_verify") {
             return (
                 Answer::Yes,
                 "it asks the loader for libflagstone, whose malloc comes with it",
@@ -125,7 +124,7 @@ mod tests {
         let rust = "_RNvCsfLfy6EI15iL_7___rustc12___rust_alloc";
         let default = "_RNvCsfLfy6EI15iL_7___rustc11___rdl_alloc";
         let slow = "_RNvMNtNtCs1_14flagstone_slab4heap6refillNtB4_4Heap10alloc_slow";
-        assert_eq!(judge(true, &[("malloc", false), ("flagstone_version", false)]), Answer::Yes);
+        assert_eq!(judge(true, &[("malloc", false), ("flagstone_verify", false)]), Answer::Yes);
         assert_eq!(judge(false, &[("flagstone_alloc", true), ("malloc", true)]), Answer::Yes);
         assert_eq!(judge(true, &[("malloc@GLIBC_2.2.5", true)]), Answer::No);
         assert_eq!(judge(true, &[("malloc", false)]), Answer::No);
