@@ -37,10 +37,11 @@ pub struct Record {
 
     /// True while a participant owns the record.
     claimed: AtomicBool,
-    /// The observer's notes (rule P5): the last `seq` seen, when it was first seen, and the last one
-    /// reported as a stall.
+    /// The observer's notes (rule P5): the last `seq` seen, when and in which epoch it was first seen,
+    /// and the last one reported as a stall.
     observed_seq: AtomicU64,
     observed_at: AtomicU64,
+    observed_epoch: AtomicU64,
     reported_seq: AtomicU64,
     /// Number of the record in its domain.
     number: usize,
@@ -138,6 +139,7 @@ impl Record {
             claimed: AtomicBool::new(true),
             observed_seq: AtomicU64::new(0),
             observed_at: AtomicU64::new(0),
+            observed_epoch: AtomicU64::new(0),
             reported_seq: AtomicU64::new(0),
             number,
             thread: Mutex::new(thread),
@@ -345,22 +347,26 @@ impl Record {
 
     // --- the observer's side (rule P5) ---
 
-    /// Notes what is held at `now`, and returns since when it has been seen held, in nanoseconds.
-    pub(crate) fn observe(&self, held: Held, now: u64) -> u64 {
+    /// Notes what is held at `now`, in `epoch`, and returns since when it has been seen held, in
+    /// nanoseconds.
+    pub(crate) fn observe(&self, held: Held, now: u64, epoch: u64) -> u64 {
         if self.observed_seq.load(Ordering::Relaxed) == held.seq {
             return self.observed_at.load(Ordering::Relaxed);
         }
         self.observed_at.store(now, Ordering::Relaxed);
+        self.observed_epoch.store(epoch, Ordering::Relaxed);
         // Release: pairs with the acquire in `observed_since`.
         self.observed_seq.store(held.seq, Ordering::Release);
         now
     }
 
-    /// Since when `held` has been seen held, if an observer has noted it.
-    pub(crate) fn observed_since(&self, held: Held) -> Option<u64> {
-        // Acquire: pairs with the release in `observe`, which writes the time first.
-        (self.observed_seq.load(Ordering::Acquire) == held.seq)
-            .then(|| self.observed_at.load(Ordering::Relaxed))
+    /// Since when, and since which epoch, `held` has been seen held, if an observer has noted it.
+    pub(crate) fn observed_since(&self, held: Held) -> Option<(u64, u64)> {
+        // Acquire: pairs with the release in `observe`, which writes the time and the epoch first.
+        (self.observed_seq.load(Ordering::Acquire) == held.seq).then(|| {
+            let epoch = self.observed_epoch.load(Ordering::Relaxed);
+            (self.observed_at.load(Ordering::Relaxed), epoch)
+        })
     }
 
     /// True once for each guard.
@@ -471,8 +477,9 @@ mod tests {
         record.entered(place, false);
         let held = record.held().expect("inside");
         assert_eq!((held.seq, held.place), (1, place));
-        assert_eq!(record.observe(held, 7), 7);
-        assert_eq!(record.observe(held, 9), 7, "seen held since 7");
+        assert_eq!(record.observe(held, 7, 1), 7);
+        assert_eq!(record.observe(held, 9, 2), 7, "seen held since 7");
+        assert_eq!(record.observed_since(held), Some((7, 1)));
         assert!(record.first_report(held));
         assert!(!record.first_report(held));
         record.left();
@@ -481,7 +488,7 @@ mod tests {
         record.entered(place, true);
         let next = record.held().expect("inside again");
         assert_eq!((next.seq, next.place), (2, place));
-        assert_eq!(record.observe(next, 11), 11, "another guard");
+        assert_eq!(record.observe(next, 11, 3), 11, "another guard");
         assert!(record.first_report(next));
     }
 

@@ -15,7 +15,7 @@ use crate::registry::Record;
 use crate::sync::Ordering;
 
 /// A guard that is held.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GuardReport {
     /// Name of the domain.
@@ -41,9 +41,10 @@ impl Core {
     /// Notes which guards are held. Does nothing when another thread is at it.
     pub(crate) fn observe(&self) {
         let _ = self.with_observer(|core, now| {
+            let epoch = core.periods.completed();
             for record in core.registry.iter() {
                 if let Some(held) = record.held() {
-                    record.observe(held, now);
+                    record.observe(held, now, epoch);
                 }
             }
         });
@@ -54,9 +55,10 @@ impl Core {
         let limit = self.config.stall_after.as_nanos() as u64;
         let found = self.with_observer(|core, now| {
             let mut found = Vec::new();
+            let epoch = core.periods.completed();
             for record in core.registry.iter() {
                 let Some(held) = record.held() else { continue };
-                let nanos = now.saturating_sub(record.observe(held, now));
+                let nanos = now.saturating_sub(record.observe(held, now, epoch));
                 if nanos >= limit && record.first_report(held) {
                     found.push(core.report(record, held.place, nanos));
                 }
@@ -90,11 +92,21 @@ impl Core {
         let now = self.now();
         let held = self.registry.iter().filter_map(|record| {
             let held = record.held()?;
-            let since = record.observed_since(held).unwrap_or(now);
+            let since = record.observed_since(held).map_or(now, |(since, _)| since);
             Some((now.saturating_sub(since), record, held))
         });
         let (nanos, record, held) = held.max_by_key(|(nanos, ..)| *nanos)?;
         Some(self.report(record, held.place, nanos))
+    }
+
+    /// The epoch in which the guard held longest was first seen; the current one if none is held.
+    pub(crate) fn oldest_epoch(&self) -> u64 {
+        let current = self.periods.completed();
+        let seen = self.registry.iter().filter_map(|record| {
+            let (_, epoch) = record.observed_since(record.held()?)?;
+            Some(epoch)
+        });
+        seen.min().unwrap_or(current).min(current)
     }
 
     fn report(

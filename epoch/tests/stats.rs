@@ -43,6 +43,8 @@ fn every_figure_follows_what_was_done() {
     assert_eq!((snapshot.batches, snapshot.in_flight_batches), (2, 2));
     assert_eq!((snapshot.pins, snapshot.pinned), (1, 1));
     assert!(snapshot.oldest_guard.is_some());
+    assert!(snapshot.grace.completed <= snapshot.oldest_epoch + 1, "{snapshot:?}");
+    assert!(Domain::all().contains(&domain));
 
     drop(guard);
     assert_eq!(participant.collect(), Tally { blocks: 25, bytes: 2_500 });
@@ -53,6 +55,7 @@ fn every_figure_follows_what_was_done() {
     assert_eq!((snapshot.batches, snapshot.in_flight_batches), (3, 0));
     assert_eq!(snapshot.reserved_bytes, 0);
     assert_eq!(snapshot.pinned, 0);
+    assert_eq!(snapshot.oldest_epoch, snapshot.grace.completed);
     assert!(snapshot.grace.completed > 0);
     assert!(snapshot.grace.max > Duration::ZERO && snapshot.grace.sum >= snapshot.grace.max);
 }

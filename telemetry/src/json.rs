@@ -8,8 +8,9 @@
 //! Order: `serde_json` sorts members by name, or keeps the order below if some crate of the program
 //! turns on its feature `preserve_order`. Either way it is the same from call to call.
 
+use flagstone_epoch::{GraceSnapshot, Tally};
 use flagstone_slab::stats::{
-    ClassSnapshot, FallbackSnapshot, HeapSnapshot, LockSite, LockSnapshot, PurgeReport,
+    ClassSnapshot, FallbackSnapshot, HeapSnapshot, LockSite, LockSnapshot, PurgeReport, SegmentUse,
     ShardSnapshot, ShardState,
 };
 use serde_json::{Value, json};
@@ -18,7 +19,8 @@ use crate::series::in_use_bytes;
 use crate::{AdminSnapshot, ProcessSnapshot, ScavengerSnapshot, Snapshot, nanos, unix_nanos};
 
 /// Names of the top-level members of [`to_value`]'s object.
-pub const MEMBERS: [&str; 5] = ["admin", "heap", "process", "scavenger", "taken_in_nanos"];
+pub const MEMBERS: [&str; 6] =
+    ["admin", "domains", "heap", "process", "scavenger", "taken_in_nanos"];
 
 /// Every figure of `snapshot`, as an object with the members [`MEMBERS`].
 #[must_use]
@@ -26,6 +28,7 @@ pub fn to_value(snapshot: &Snapshot) -> Value {
     json!({
         "heap": heap(&snapshot.heap),
         "process": process(&snapshot.process),
+        "domains": snapshot.domains.iter().map(domain).collect::<Vec<_>>(),
         "scavenger": snapshot.scavenger.as_ref().map(scavenger),
         "admin": snapshot.admin.as_ref().map(admin),
         "taken_in_nanos": nanos(snapshot.taken_in),
@@ -83,6 +86,11 @@ fn heap(heap: &HeapSnapshot) -> Value {
             "purges_total": segments.purges_total,
             "refused_purges_total": segments.refused_purges_total,
             "slabs_returned_total": segments.slabs_returned_total,
+            "in_use": {
+                "segments_by_use": by_share(&segments.in_use),
+                "used_slices": segments.in_use.used_slices,
+                "populated_free_slices": segments.in_use.populated_free_slices,
+            },
         },
         "tiers": {
             "shard_hits": tiers.shard_hits,
@@ -118,6 +126,55 @@ pub fn purge(report: &PurgeReport) -> Value {
             "oldest_inbox_nanos": report.oldest_inbox_nanos,
             "refused_bytes": report.refused_bytes,
             "pinned_free_bytes": report.pinned_free_bytes,
+        },
+    })
+}
+
+fn by_share(in_use: &SegmentUse) -> Value {
+    let named = SegmentUse::NAMES.into_iter().zip(in_use.segments_by_use);
+    Value::Object(named.map(|(name, n)| (name.to_owned(), json!(n))).collect())
+}
+
+/// The histogram lists its counts one by one, as that of the fallback; bounds are in nanoseconds.
+fn domain(domain: &flagstone_epoch::Snapshot) -> Value {
+    let tally = |tally: Tally| json!({ "blocks": tally.blocks, "bytes": tally.bytes });
+    let grace = &domain.grace;
+    let counts = grace.histogram.iter().enumerate();
+    let histogram: Vec<_> = counts
+        .map(|(i, n)| json!({ "up_to_nanos": GraceSnapshot::bound(i).map(nanos), "count": n }))
+        .collect();
+    let guard = domain.oldest_guard.as_ref();
+    json!({
+        "domain": domain.domain,
+        "participants": domain.participants,
+        "pinned": domain.pinned,
+        "pins": domain.pins,
+        "retired": tally(domain.retired),
+        "reclaimed": tally(domain.reclaimed),
+        "pending": tally(domain.pending),
+        "open": tally(domain.open),
+        "batches": domain.batches,
+        "in_flight_batches": domain.in_flight_batches,
+        "reserved_bytes": domain.reserved_bytes,
+        "watermark_bytes": domain.watermark_bytes,
+        "hard_limit_bytes": domain.hard_limit_bytes,
+        "helps": domain.helps,
+        "refusals": domain.refusals,
+        "reclaim_panics": domain.reclaim_panics,
+        "grace": {
+            "started": grace.started,
+            "completed": grace.completed,
+            "histogram": histogram,
+            "sum_nanos": nanos(grace.sum),
+            "max_nanos": nanos(grace.max),
+        },
+        "oldest_epoch": domain.oldest_epoch,
+        "stalls": domain.stalls,
+        "oldest_guard": {
+            "age_nanos": guard.map_or(0, |guard| nanos(guard.age)),
+            "participant": guard.map(|guard| guard.participant),
+            "thread": guard.map(|guard| guard.thread.to_string()),
+            "place": guard.map(|guard| guard.place.to_string()),
         },
     })
 }

@@ -6,7 +6,8 @@
 //! - a counter of seconds (`flagstone_lock_wait_seconds_total`) becomes a gauge of that name: as a
 //!   counter it would be cut to whole seconds;
 //! - a histogram of counts kept elsewhere becomes its Prometheus series, `_bucket` with the label
-//!   `le` and `_count`, as counters: to record it sample by sample would need every sample's size.
+//!   `le` and `_count`, as counters, and `_sum`, where it is known, as a gauge: to record it sample by
+//!   sample would need every sample's size.
 //!
 //! Counters are set with `absolute`, which keeps the larger of the old and the new value. That is
 //! right for a total that never runs backwards, and wrong as soon as two heaps share one name; so
@@ -17,7 +18,7 @@
 
 use metrics::Label;
 
-use crate::series::{Labels, Number, fallback_buckets, heap_label};
+use crate::series::{Distribution, Labels, Number};
 use crate::{Kind, Series, Snapshot, Unit, series};
 
 /// What to export beyond the defaults.
@@ -78,6 +79,9 @@ pub fn describe() {
             Kind::Histogram => {
                 metrics::describe_counter!(format!("{name}_bucket"), metrics::Unit::Count, help);
                 metrics::describe_counter!(format!("{name}_count"), metrics::Unit::Count, help);
+                if series.has_sum() {
+                    metrics::describe_gauge!(format!("{name}_sum"), unit, help);
+                }
             }
         }
     }
@@ -104,18 +108,40 @@ pub(crate) fn set(series: &Series, labels: Labels, number: Number) {
 }
 
 fn set_histogram(series: &Series, snapshot: &Snapshot) {
-    let heap: Labels = heap_label(snapshot).into_iter().collect();
-    let name = format!("{}_bucket", series.name());
-    for (bound, count) in fallback_buckets(snapshot) {
-        let le = bound.map_or_else(|| "+Inf".to_owned(), |b| b.to_string());
-        let mut labels = heap.clone();
-        labels.push(("le", le));
-        metrics::counter!(name.clone(), to_facade(labels)).absolute(count);
-        if bound.is_none() {
-            metrics::counter!(format!("{}_count", series.name()), to_facade(heap.clone()))
-                .absolute(count);
+    let (bucket, count) = (format!("{}_bucket", series.name()), format!("{}_count", series.name()));
+    for Distribution { labels, buckets, sum } in series.distributions(snapshot) {
+        for (bound, n) in buckets {
+            let mut with_le = labels.clone();
+            with_le.push(("le", le(series.unit(), bound)));
+            metrics::counter!(bucket.clone(), to_facade(with_le)).absolute(n);
+            if bound.is_none() {
+                metrics::counter!(count.clone(), to_facade(labels.clone())).absolute(n);
+            }
+        }
+        if let Some(sum) = sum {
+            let sum = to_f64(series.unit(), Number::Whole(sum));
+            metrics::gauge!(format!("{}_sum", series.name()), to_facade(labels)).set(sum);
         }
     }
+}
+
+/// An upper bound as the label `le` has it.
+pub(crate) fn le(unit: Unit, bound: Option<u64>) -> String {
+    match (bound, unit) {
+        (None, _) => "+Inf".to_owned(),
+        (Some(nanos), Unit::Seconds) => decimal_seconds(nanos),
+        (Some(n), _) => n.to_string(),
+    }
+}
+
+/// Nanoseconds as decimal seconds, exactly.
+pub(crate) fn decimal_seconds(nanos: u64) -> String {
+    let (whole, part) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    if part == 0 {
+        return whole.to_string();
+    }
+    let text = format!("{whole}.{part:09}");
+    text.trim_end_matches('0').to_owned()
 }
 
 fn to_facade(labels: Labels) -> Vec<Label> {
@@ -134,6 +160,18 @@ fn to_f64(unit: Unit, number: Number) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_are_exact() {
+        assert_eq!(decimal_seconds(0), "0");
+        assert_eq!(decimal_seconds(1), "0.000000001");
+        assert_eq!(decimal_seconds(2_500_000_000), "2.5");
+        assert_eq!(decimal_seconds(60_000_000_000), "60");
+        assert_eq!(decimal_seconds(u64::MAX), "18446744073.709551615");
+        assert_eq!(le(Unit::Seconds, Some(1_024)), "0.000001024");
+        assert_eq!(le(Unit::Bytes, Some(1_024)), "1024");
+        assert_eq!(le(Unit::Bytes, None), "+Inf");
+    }
 
     #[test]
     fn seconds_come_from_nanoseconds_and_unknown_is_nan() {

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use flagstone_epoch::Domain;
 use flagstone_slab::Heap;
 use flagstone_slab::stats::{HeapSnapshot, ScavengeReport};
 
@@ -23,6 +24,9 @@ pub struct Snapshot {
     pub heap: HeapSnapshot,
     /// The process.
     pub process: ProcessSnapshot,
+    /// Every epoch domain of the process, the heap's own among them if it has one. Names are distinct:
+    /// further domains of a name have a number behind it.
+    pub domains: Vec<flagstone_epoch::Snapshot>,
     /// The scavenger thread, where one runs.
     pub scavenger: Option<ScavengerSnapshot>,
     /// The admin server, where one runs.
@@ -72,7 +76,7 @@ pub struct AdminSnapshot {
 }
 
 impl Snapshot {
-    /// Reads `heap` and the process now.
+    /// Reads `heap`, the process and its epoch domains now.
     ///
     /// Takes no lock of the heap; allocates only the report. Costs a walk over the heap's slabs and
     /// a few reads under `/proc`, so call it where a blocking call of that length does no harm.
@@ -81,7 +85,9 @@ impl Snapshot {
         let start = std::time::Instant::now();
         let heap = heap.snapshot();
         let process = ProcessSnapshot::take();
-        Self { heap, process, scavenger: None, admin: None, taken_in: start.elapsed() }
+        let domains = domains();
+        let taken_in = start.elapsed();
+        Self { heap, process, domains, scavenger: None, admin: None, taken_in }
     }
 
     /// Adds the figures of a scavenger.
@@ -97,6 +103,21 @@ impl Snapshot {
         self.admin = Some(admin);
         self
     }
+}
+
+/// Every domain, under names that tell them apart.
+fn domains() -> Vec<flagstone_epoch::Snapshot> {
+    let mut domains: Vec<_> = Domain::all().iter().map(Domain::snapshot).collect();
+    for at in 1..domains.len() {
+        let (before, rest) = domains.split_at_mut(at);
+        let taken = |name: &str| before.iter().any(|domain| domain.domain == name);
+        let name = &mut rest[0].domain;
+        if taken(name) {
+            let free = (2..).map(|n| format!("{name}#{n}")).find(|name| !taken(name));
+            *name = free.unwrap_or_default();
+        }
+    }
+    domains
 }
 
 impl ScavengerSnapshot {

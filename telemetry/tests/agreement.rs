@@ -18,7 +18,9 @@ fn every_sample_is_the_number_that_json_shows() {
     let mut shown = BTreeSet::new();
     for sample in common::samples(&text) {
         let Some(series) = series().find(|s| s.name() == sample.name) else {
-            assert!(sample.name.starts_with("flagstone_fallback_request_bytes_"), "{sample:?}");
+            let histograms =
+                ["flagstone_fallback_request_bytes_", "flagstone_epoch_grace_seconds_"];
+            assert!(histograms.iter().any(|h| sample.name.starts_with(h)), "{sample:?}");
             continue;
         };
         shown.insert(series.name());
@@ -57,6 +59,38 @@ fn the_histogram_cumulates_the_counts_that_json_lists() {
     assert_eq!(common::value(&text, "flagstone_fallback_request_bytes_count", &[]), total as f64);
 }
 
+/// requirement: D9
+/// requirement: D10
+#[test]
+fn grace_times_are_a_histogram_per_domain_with_its_sum() {
+    let snapshot = common::full();
+    let json = json::to_value(&snapshot);
+    let text = Exporter::local().render(&snapshot, Options::default());
+    for domain in json["domains"].as_array().expect("a list") {
+        let name = domain["domain"].as_str().expect("a name");
+        let mut total = 0;
+        for count in domain["grace"]["histogram"].as_array().expect("a list") {
+            total += count["count"].as_u64().expect("a count");
+            let shown = common::samples(&text).into_iter().find(|sample| {
+                let le = sample.labels.get("le").map(String::as_str);
+                let bound = count["up_to_nanos"].as_f64().map(|nanos| nanos / 1e9);
+                sample.name == "flagstone_epoch_grace_seconds_bucket"
+                    && sample.labels["domain"] == name
+                    && match bound {
+                        None => le == Some("+Inf"),
+                        Some(bound) => le.and_then(|le| le.parse().ok()) == Some(bound),
+                    }
+            });
+            assert_eq!(shown.expect("a bucket").value, total as f64);
+        }
+        let labels = [("domain", name)];
+        let value = |name| common::value(&text, name, &labels);
+        assert_eq!(value("flagstone_epoch_grace_seconds_count"), total as f64);
+        let sum = domain["grace"]["sum_nanos"].as_f64().expect("a sum") / 1e9;
+        assert_eq!(value("flagstone_epoch_grace_seconds_sum"), sum);
+    }
+}
+
 #[test]
 fn json_shows_every_figure_of_the_model() {
     let snapshot = common::full();
@@ -89,6 +123,13 @@ fn every_figure_in_json_has_a_series() {
         "heap.locks[].class",
         "heap.fallback.histogram[].up_to",
         "heap.fallback.histogram[].count",
+        "domains[].domain",
+        "domains[].grace.histogram[].up_to_nanos",
+        "domains[].grace.histogram[].count",
+        "domains[].grace.sum_nanos",
+        "domains[].oldest_guard.participant",
+        "domains[].oldest_guard.thread",
+        "domains[].oldest_guard.place",
         "process.pid",
         "process.profile",
     ];
@@ -171,6 +212,7 @@ fn lookup<'a>(json: &'a Value, path: &str, labels: &BTreeMap<String, String>) ->
         at = match by.trim_end_matches(']') {
             "" => at,
             "class" => element(at, |c| text(&c["block_bytes"]) == labels["class"])?,
+            "domain" => element(at, |d| text(&d["domain"]) == labels["domain"])?,
             "shard" => at.get(labels["shard"].parse::<usize>().ok()?)?,
             "lock,class" => element(at, |l| {
                 text(&l["site"]) == labels["lock"]

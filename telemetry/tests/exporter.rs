@@ -153,6 +153,7 @@ fn an_instance_heap_is_told_apart_by_a_label() {
             "flagstone_snapshot_",
             "flagstone_admin_",
             "flagstone_scavenger_",
+            "flagstone_epoch_",
         ]
         .iter()
         .any(|prefix| sample.name.starts_with(prefix));

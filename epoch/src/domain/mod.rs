@@ -4,6 +4,8 @@
 //! that order of need: the handle gives its bag to the collector, the collector runs everything that
 //! is still deferred, and those functions use the core (rule D1).
 
+#[cfg(not(flagstone_loom))]
+mod all;
 mod config;
 mod core;
 mod service;
@@ -82,7 +84,19 @@ impl Domain {
             collector,
             core,
         };
-        Self { inner: Arc::new(inner) }
+        let domain = Self { inner: Arc::new(inner) };
+        #[cfg(not(flagstone_loom))]
+        all::add(&domain.inner);
+        domain
+    }
+
+    /// Every domain of the process that is alive, oldest first: for reports.
+    ///
+    /// The handles keep their domains alive. Should one be dropped last, what is pending in its domain
+    /// is reclaimed there.
+    #[cfg(not(flagstone_loom))]
+    pub fn all() -> Vec<Domain> {
+        all::get().into_iter().map(Domain::of).collect()
     }
 
     /// The name given to the builder.

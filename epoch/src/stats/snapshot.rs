@@ -45,7 +45,7 @@ impl Tally {
 }
 
 /// Everything that a domain knows about itself at one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// Name of the domain.
@@ -84,6 +84,9 @@ pub struct Snapshot {
     pub reclaim_panics: u64,
     /// Grace periods.
     pub grace: GraceSnapshot,
+    /// The epoch in which the oldest guard was first seen by somebody who looked; `grace.completed`, the
+    /// current one, if no guard is held. What was retired since may have to wait for it.
+    pub oldest_epoch: u64,
     /// Guards reported as stalled since the domain exists.
     pub stalls: u64,
     /// The guard that has been seen held for longest.
@@ -96,7 +99,7 @@ pub struct Snapshot {
 pub struct GraceSnapshot {
     /// Started since the domain exists. At most one runs.
     pub started: u64,
-    /// Completed since the domain exists.
+    /// Completed since the domain exists: the number of the current epoch.
     pub completed: u64,
     /// Completed ones by duration: count `i` holds those up to [`bound`](Self::bound)`(i)` and above
     /// the bound before it; the last holds all longer ones.
@@ -142,6 +145,7 @@ impl Snapshot {
                 sum: Duration::from_nanos(core.times.sum_nanos()),
                 max: Duration::from_nanos(core.times.max_nanos()),
             },
+            oldest_epoch: core.oldest_epoch(),
             stalls: core.shared.stalls.load(Ordering::Relaxed),
             oldest_guard: core.oldest_guard(),
         };

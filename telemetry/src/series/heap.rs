@@ -1,5 +1,7 @@
 //! Series of the heap as a whole: bytes by use, cross-thread frees, segments, tiers.
 
+use flagstone_slab::stats::SegmentUse;
+
 use super::Kind::{Counter, Gauge};
 use super::Unit::{Bytes, Count, Seconds};
 use super::{Number, Read, Series};
@@ -164,6 +166,35 @@ pub(super) const SERIES: &[Series] = &[
         "heap.segments.refused_purges_total",
         "Purges of free slabs that the system refused, in whole or in part.",
         |s| Number::Whole(s.heap.segments.refused_purges_total),
+    ),
+    Series::new(
+        Gauge,
+        Count,
+        "flagstone_segments_by_use",
+        "heap.segments.in_use.segments_by_use.{share}",
+        "Segments by the share of their slices that slabs have.",
+        Read::HeapBy("share", |s, emit| {
+            let in_use = &s.heap.segments.in_use;
+            for (name, n) in SegmentUse::NAMES.into_iter().zip(in_use.segments_by_use) {
+                emit(name, n);
+            }
+        }),
+    ),
+    Series::new(
+        Gauge,
+        Count,
+        "flagstone_segment_used_slices",
+        "heap.segments.in_use.used_slices",
+        "Slices of segments that slabs have, 64 KiB each.",
+        Read::Heap(|s| Number::Whole(s.heap.segments.in_use.used_slices)),
+    ),
+    Series::new(
+        Gauge,
+        Count,
+        "flagstone_segment_populated_free_slices",
+        "heap.segments.in_use.populated_free_slices",
+        "Free slices of segments that have pages, as the segments show it.",
+        Read::Heap(|s| Number::Whole(s.heap.segments.in_use.populated_free_slices)),
     ),
     counter(
         "flagstone_slabs_returned_total",

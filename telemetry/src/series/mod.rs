@@ -11,6 +11,7 @@
 //! process have none.
 
 mod class;
+mod epoch;
 mod fallback;
 mod heap;
 mod lock;
@@ -26,12 +27,13 @@ use crate::Snapshot;
 
 /// Every exported series, in the order of `docs/stats.md`.
 pub fn all() -> impl Iterator<Item = &'static Series> {
-    const GROUPS: [&[Series]; 7] = [
+    const GROUPS: [&[Series]; 8] = [
         heap::SERIES,
         class::SERIES,
         shard::SERIES,
         lock::SERIES,
         fallback::SERIES,
+        epoch::SERIES,
         runtime::SERIES,
         process::SERIES,
     ];
@@ -113,6 +115,12 @@ enum Read {
     Shard(fn(&ShardSnapshot) -> u64),
     /// Counts of fallback requests by size, label `le`.
     FallbackSizes,
+    /// One value per domain, label `domain`.
+    Domain(fn(&flagstone_epoch::Snapshot) -> u64),
+    /// One value per domain that has it, label `domain`.
+    SomeDomain(fn(&flagstone_epoch::Snapshot) -> Option<Number>),
+    /// Durations of grace periods, labels `domain` and `le`.
+    GraceTimes,
     /// One value of the process or the runtime; `None` when that part does not run.
     Process(fn(&Snapshot) -> Option<Number>),
     /// Always 1; the labels tell the build.
@@ -169,16 +177,45 @@ impl Series {
             Read::Heap(_) | Read::Process(_) => &[],
             Read::HeapBy("use", _) => &["use"],
             Read::HeapBy("state", _) => &["state"],
+            Read::HeapBy("share", _) => &["share"],
             Read::HeapBy(_, _) => &["tier"],
             Read::Class(_) => &["class"],
             Read::Lock(_) => &["lock", "class"],
             Read::Shard(_) => &["shard"],
             Read::FallbackSizes => &["le"],
+            Read::Domain(_) | Read::SomeDomain(_) => &["domain"],
+            Read::GraceTimes => &["domain", "le"],
             Read::Build => &["version", "profile"],
         }
     }
 
-    /// Calls `emit` for each sample of this series, save those of the histogram.
+    /// Whether this is a histogram with a sum of all samples.
+    pub(crate) fn has_sum(&self) -> bool {
+        matches!(self.read, Read::GraceTimes)
+    }
+
+    /// The histograms of this series, if it is one.
+    pub(crate) fn distributions(&self, snapshot: &Snapshot) -> Vec<Distribution> {
+        match self.read {
+            Read::FallbackSizes => vec![Distribution {
+                labels: heap_label(snapshot).into_iter().collect(),
+                buckets: fallback::cumulative(&snapshot.heap.fallback),
+                sum: None,
+            }],
+            Read::GraceTimes => {
+                let domains = snapshot.domains.iter();
+                let of = |domain: &flagstone_epoch::Snapshot| Distribution {
+                    labels: vec![("domain", domain.domain.clone())],
+                    buckets: epoch::cumulative(&domain.grace),
+                    sum: Some(crate::nanos(domain.grace.sum)),
+                };
+                domains.map(of).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Calls `emit` for each sample of this series, save those of histograms.
     pub(crate) fn samples(
         &self,
         snapshot: &Snapshot,
@@ -223,7 +260,20 @@ impl Series {
                     }
                 }
             }
-            Read::FallbackSizes => {}
+            Read::FallbackSizes | Read::GraceTimes => {}
+            Read::Domain(read) => {
+                for domain in &snapshot.domains {
+                    let labels = vec![("domain", domain.domain.clone())];
+                    emit(labels, Number::Whole(read(domain)));
+                }
+            }
+            Read::SomeDomain(read) => {
+                for domain in &snapshot.domains {
+                    if let Some(number) = read(domain) {
+                        emit(vec![("domain", domain.domain.clone())], number);
+                    }
+                }
+            }
             Read::Process(read) => {
                 if let Some(number) = read(snapshot) {
                     emit(Labels::new(), number);
@@ -248,10 +298,14 @@ pub(crate) fn heap_label(snapshot: &Snapshot) -> Option<(&'static str, String)> 
     (!name.is_empty() && name != "global").then(|| ("heap", name.clone()))
 }
 
-/// Cumulative counts of fallback requests by upper bound in bytes, as a Prometheus histogram has
-/// them: bounds up to the largest one that any request has reached, then the overflow (`None`).
-pub(crate) fn fallback_buckets(snapshot: &Snapshot) -> Vec<(Option<u64>, u64)> {
-    fallback::cumulative(&snapshot.heap.fallback)
+/// A histogram of counts that are kept elsewhere.
+pub(crate) struct Distribution {
+    pub(crate) labels: Labels,
+    /// Cumulative counts by upper bound, in the series' unit before it is applied; the total last,
+    /// under `None`.
+    pub(crate) buckets: Vec<(Option<u64>, u64)>,
+    /// The sum of all samples, where it is known; a made-up one would be worse than none.
+    pub(crate) sum: Option<u64>,
 }
 
 /// Whether a class has served or prepared a block. Never becomes false again.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use flagstone_epoch::Domain;
 use flagstone_slab::stats::{
     ClassSnapshot, HeapSnapshot, LockSite, LockSnapshot, ShardSnapshot, ShardState,
 };
@@ -32,6 +33,7 @@ pub fn full() -> Snapshot {
     snapshot.process.uptime = Some(Duration::from_nanos(n.next()));
     snapshot.process.threads = Some(n.next());
     snapshot.taken_in = Duration::from_nanos(n.next());
+    snapshot.domains = vec![domain(&mut n, "one"), domain(&mut n, "two")];
 
     let mut scavenger = ScavengerSnapshot::default();
     scavenger.passes = n.next();
@@ -51,6 +53,44 @@ pub fn full() -> Snapshot {
     admin.accept_errors = n.next();
     admin.timeouts = n.next();
     snapshot.with_scavenger(scavenger).with_admin(admin)
+}
+
+fn domain(n: &mut Numbers, name: &str) -> flagstone_epoch::Snapshot {
+    let held = Domain::new();
+    let participant = held.register();
+    let _guard = participant.pin();
+    let mut guard = held.oldest_guard().expect("held");
+    guard.age = Duration::from_nanos(n.next());
+
+    let mut domain = flagstone_epoch::Snapshot::default();
+    domain.domain = name.into();
+    domain.participants = n.next();
+    domain.pinned = n.next();
+    domain.pins = n.next();
+    for tally in [&mut domain.retired, &mut domain.reclaimed, &mut domain.pending, &mut domain.open]
+    {
+        tally.blocks = n.next();
+        tally.bytes = n.next();
+    }
+    domain.batches = n.next();
+    domain.in_flight_batches = n.next();
+    domain.reserved_bytes = n.next();
+    domain.watermark_bytes = n.next();
+    domain.hard_limit_bytes = Some(n.next());
+    domain.helps = n.next();
+    domain.refusals = n.next();
+    domain.reclaim_panics = n.next();
+    domain.grace.started = n.next();
+    domain.grace.completed = n.next();
+    for count in &mut domain.grace.histogram {
+        *count = n.next();
+    }
+    domain.grace.sum = Duration::from_nanos(n.next());
+    domain.grace.max = Duration::from_nanos(n.next());
+    domain.oldest_epoch = n.next();
+    domain.stalls = n.next();
+    domain.oldest_guard = Some(guard);
+    domain
 }
 
 fn heap(n: &mut Numbers) -> HeapSnapshot {
@@ -148,6 +188,11 @@ fn heap(n: &mut Numbers) -> HeapSnapshot {
     heap.segments.purges_total = n.next();
     heap.segments.refused_purges_total = n.next();
     heap.segments.slabs_returned_total = n.next();
+    for count in &mut heap.segments.in_use.segments_by_use {
+        *count = n.next();
+    }
+    heap.segments.in_use.used_slices = n.next();
+    heap.segments.in_use.populated_free_slices = n.next();
 
     heap.tiers.shard_hits = n.next();
     heap.tiers.shard_misses = n.next();
