@@ -22,6 +22,7 @@ pub mod peer;
 #[cfg(feature = "driver")]
 pub mod report;
 pub mod rng;
+pub mod slabs;
 pub mod stats;
 #[cfg(feature = "driver")]
 pub mod suite;
