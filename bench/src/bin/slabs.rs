@@ -1,15 +1,18 @@
 //! Measures the typed slab beside its peers and prints one line of JSON: see `flagstone_bench::slabs`.
 //!
-//! `slabs [rounds [threads,threads,...]]`; a run of 15 rounds takes about half a minute.
+//! `slabs [rounds [threads,threads,... [cell,cell,...]]]`; a run of 15 rounds takes about half a minute.
 
 #![allow(clippy::disallowed_types, reason = "a count of bytes, no protocol")]
-#![allow(clippy::disallowed_methods, reason = "an allocator that counts on its way to the system's")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "an allocator that counts on its way to the system's"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use flagstone_bench::slabs::operations::{Guards, get, pairs, remote};
-use flagstone_bench::slabs::{Measured, guards, memory};
+use flagstone_bench::slabs::{Cell, Measured, Memory, guards, memory};
 
 /// Values at the peak of the memory cells.
 const VALUES: usize = 1_000_000;
@@ -50,22 +53,47 @@ fn main() {
         || [1, 2, 4, 8, 16].into_iter().filter(|&n| n <= processors.max(2)).collect(),
         |arg| arg.split(',').map(|n| n.parse().expect("a number of threads")).collect(),
     );
-    // Before anything is freed that was not counted.
-    COUNTS.store(true, Ordering::Relaxed);
-    LIVE.store(1 << 40, Ordering::Relaxed);
-    let memory = memory::memory(VALUES, &|| LIVE.load(Ordering::Relaxed));
-    COUNTS.store(false, Ordering::Relaxed);
+    let wished: Vec<String> =
+        args.next().map_or_else(Vec::new, |arg| arg.split(',').map(String::from).collect());
+    let wants = |cell: &str| wished.is_empty() || wished.iter().any(|part| cell.contains(part));
 
+    let memory = if wants("memory") { memory_cells() } else { Vec::new() };
     let mut cells = Vec::new();
     for &threads in &threads {
-        cells.push(get(threads, rounds, Guards::Request));
-        cells.push(get(threads, rounds, Guards::Own));
-        cells.push(pairs(threads, rounds, Guards::Request));
-        cells.push(pairs(threads, rounds, Guards::Own));
+        for (name, cell, guards) in OPERATIONS {
+            if wants(name) {
+                cells.push(cell(threads, rounds, guards));
+            }
+        }
     }
-    cells.push(remote(rounds));
-    cells.push(guards::guard(rounds));
-    cells.push(guards::retire(rounds));
+    for (name, cell) in OTHERS {
+        if wants(name) {
+            cells.push(cell(rounds));
+        }
+    }
     let measured = Measured { cells, memory };
     println!("{}", serde_json::to_string(&measured).expect("plain data has a JSON form"));
+}
+
+type Operation = fn(usize, usize, Guards) -> Cell;
+
+/// Cells for each number of threads.
+const OPERATIONS: [(&str, Operation, Guards); 4] = [
+    ("get", get, Guards::Request),
+    ("get own guard", get, Guards::Own),
+    ("insert+remove", pairs, Guards::Request),
+    ("insert+remove own guard", pairs, Guards::Own),
+];
+
+/// Cells of one shape.
+const OTHERS: [(&str, fn(usize) -> Cell); 3] =
+    [("remote remove", remote), ("guard", guards::guard), ("retire", guards::retire)];
+
+fn memory_cells() -> Vec<Memory> {
+    // From far above zero, for what is freed now may not have been counted.
+    LIVE.store(1 << 40, Ordering::Relaxed);
+    COUNTS.store(true, Ordering::Relaxed);
+    let memory = memory::memory(VALUES, &|| LIVE.load(Ordering::Relaxed));
+    COUNTS.store(false, Ordering::Relaxed);
+    memory
 }

@@ -7,9 +7,10 @@
 
 use std::ptr::NonNull;
 
-use super::chunk::Chunk;
+use super::chunk::{CAPACITY, Chunk};
 use super::mode::Mode;
 use super::slot::{Listed, Slot};
+use crate::counter::Counter;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 
 #[repr(align(128))]
@@ -17,11 +18,15 @@ pub(super) struct Bucket<T, M: Mode<T>> {
     inside: Mutex<Inside<T, M>>,
     /// Slots in the chunks: advice for those who look for some.
     free: AtomicUsize,
+    /// Slots that reclaims have put in.
+    pub(super) reclaimed: Counter,
 }
 
 struct Inside<T, M: Mode<T>> {
     first: Option<NonNull<Chunk<T, M>>>,
     fresh: Vec<Fresh<T>>,
+    /// The slab is gone: chunks are not kept.
+    closed: bool,
 }
 
 /// The slots of a page that were never handed out: those from `next` on.
@@ -33,8 +38,9 @@ struct Fresh<T> {
 impl<T, M: Mode<T>> Bucket<T, M> {
     pub(super) fn new() -> Self {
         Self {
-            inside: Mutex::new(Inside { first: None, fresh: Vec::new() }),
+            inside: Mutex::new(Inside { first: None, fresh: Vec::new(), closed: false }),
             free: AtomicUsize::new(0),
+            reclaimed: Counter::new(),
         }
     }
 
@@ -70,19 +76,44 @@ impl<T, M: Mode<T>> Bucket<T, M> {
         inside.first.take()
     }
 
+    /// Takes all chunks and keeps none from now on: the slab is gone.
+    pub(super) fn close(&self) -> Option<NonNull<Chunk<T, M>>> {
+        let mut inside = self.lock();
+        inside.closed = true;
+        inside.first.take()
+    }
+
     /// Puts a chunk of free slots in, or its slots into the first chunk there. Returns a chunk that is
-    /// empty and not needed.
+    /// not needed; it is the caller's, and what it lists is listed elsewhere, or nowhere once the slab
+    /// is gone.
     #[must_use]
     pub(super) fn put(&self, chunk: NonNull<Chunk<T, M>>) -> Option<NonNull<Chunk<T, M>>> {
+        self.put_counted(chunk, 0)
+    }
+
+    /// The same, by a reclaim that has vacated so many slots.
+    #[must_use]
+    pub(super) fn put_counted(
+        &self,
+        chunk: NonNull<Chunk<T, M>>,
+        reclaimed: usize,
+    ) -> Option<NonNull<Chunk<T, M>>> {
         // SAFETY: rule T3: the caller has the chunk.
         let given = unsafe { chunk.as_ref() };
         let mut inside = self.lock();
+        self.reclaimed.add(reclaimed as u64);
+        if inside.closed {
+            return Some(chunk);
+        }
         self.free.store(self.free() + given.len(), Ordering::Relaxed);
         if let Some(first) = inside.first {
             // SAFETY: rule T3: a chunk in the list is the lock holder's.
             let first = unsafe { first.as_ref() };
-            // Few slots at a time would otherwise fill the bucket with chunks of few slots.
-            first.fill_from(given, usize::MAX);
+            // Few slots at a time would otherwise fill the bucket with chunks of few slots. More stay
+            // where they are: moving them costs the cache lines of two chunks.
+            if first.len() + given.len() <= CAPACITY {
+                first.fill_from(given, CAPACITY);
+            }
         }
         if given.len() == 0 {
             return Some(chunk);
@@ -137,17 +168,5 @@ impl<T, M: Mode<T>> Bucket<T, M> {
     fn lock(&self) -> MutexGuard<'_, Inside<T, M>> {
         // Nothing panics under the lock.
         self.inside.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-impl<T, M: Mode<T>> Drop for Bucket<T, M> {
-    fn drop(&mut self) {
-        let mut next = self.take_all();
-        while let Some(chunk) = next {
-            // SAFETY: rule T3: taken out just now.
-            next = unsafe { chunk.as_ref() }.next.take();
-            // SAFETY: as above.
-            unsafe { Chunk::free(chunk) };
-        }
     }
 }

@@ -28,13 +28,15 @@ pub(super) const CAPACITY: usize = if cfg!(any(miri, flagstone_loom)) { 3 } else
 pub(super) struct Chunk<T, M: Mode<T>> {
     /// Not ours: the domain's, from retirement to reclaim.
     node: RetireNode,
-    /// Keeps what the slots belong to alive, from retirement to reclaim.
-    pub(super) core: Cell<Option<Arc<Core<T, M>>>>,
+    /// What the slots belong to. Held by every chunk (rule T8), so that retiring one counts nothing.
+    core: Arc<Core<T, M>>,
     /// The next chunk of a bucket.
     pub(super) next: Cell<Option<NonNull<Self>>>,
     /// The bucket to go to after the grace period.
-    pub(super) home: Cell<u32>,
-    len: Cell<u32>,
+    pub(super) home: Cell<u16>,
+    len: Cell<u16>,
+    /// True if one of the slots is worn.
+    worn: Cell<bool>,
     slots: [Cell<MaybeUninit<Listed<T>>>; CAPACITY],
 }
 
@@ -43,22 +45,24 @@ const _: () = assert!(size_of::<Chunk<u64, super::mode::Drops>>() == 512);
 
 impl<T, M: Mode<T>> Chunk<T, M> {
     /// An empty chunk.
-    pub(super) fn try_new() -> Result<NonNull<Self>, OutOfMemory> {
+    pub(super) fn try_new(core: &Arc<Core<T, M>>) -> Result<NonNull<Self>, OutOfMemory> {
         let mut one = Vec::new();
         one.try_reserve_exact(1).map_err(|_| OutOfMemory)?;
         one.push(Self {
             node: RetireNode::new(),
-            core: Cell::new(None),
+            core: Arc::clone(core),
             next: Cell::new(None),
             home: Cell::new(0),
             len: Cell::new(0),
+            worn: Cell::new(false),
             slots: [const { Cell::new(MaybeUninit::uninit()) }; CAPACITY],
         });
         let array = Box::into_raw(one.into_boxed_slice()).cast::<Self>();
         NonNull::new(array).ok_or(OutOfMemory)
     }
 
-    /// Frees a chunk. What it lists is not touched.
+    /// Frees a chunk. What it lists is not touched. The core goes with the last chunk of a slab that is
+    /// gone.
     ///
     /// # Safety
     /// It came from [`try_new`](Self::try_new), and nobody else has it.
@@ -67,9 +71,14 @@ impl<T, M: Mode<T>> Chunk<T, M> {
         drop(unsafe { Box::from_raw(chunk.as_ptr()) });
     }
 
+    /// What the slots belong to.
+    pub(super) fn core(&self) -> &Core<T, M> {
+        &self.core
+    }
+
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.len.get() as usize
+        usize::from(self.len.get())
     }
 
     #[inline]
@@ -82,7 +91,19 @@ impl<T, M: Mode<T>> Chunk<T, M> {
     pub(super) fn push(&self, listed: Listed<T>) {
         let len = self.len();
         self.slots[len].set(MaybeUninit::new(listed));
-        self.len.set(len as u32 + 1);
+        self.len.set(len as u16 + 1);
+    }
+
+    /// Adds a slot that has had its last value. The chunk is not full.
+    #[cold]
+    pub(super) fn push_worn(&self, slot: &Slot<T>) {
+        self.worn.set(true);
+        self.push(Listed::worn(slot));
+    }
+
+    /// True if a worn slot was added.
+    pub(super) fn has_worn(&self) -> bool {
+        self.worn.get()
     }
 
     /// Takes the slot that was added last.
@@ -90,7 +111,7 @@ impl<T, M: Mode<T>> Chunk<T, M> {
     pub(super) fn pop(&self) -> Option<Listed<T>> {
         let last = self.len().checked_sub(1)?;
         let listed = self.slots.get(last)?.get();
-        self.len.set(last as u32);
+        self.len.set(last as u16);
         // SAFETY: the slots below `len` were pushed.
         Some(unsafe { listed.assume_init() })
     }
@@ -114,7 +135,8 @@ impl<T, M: Mode<T>> Chunk<T, M> {
                 kept += 1;
             }
         }
-        self.len.set(kept as u32);
+        self.worn.set(false);
+        self.len.set(kept as u16);
     }
 
     /// Moves slots from `other` until it is empty or this one has `most`.

@@ -1,8 +1,9 @@
 //! What a slab is made of: pages, shards, buckets. Lives as long as the slab or a removed value.
 //!
-//! Owns the directory of pages and that of shards, the buckets and the page numbers. A limbo chunk holds
-//! the core from retirement to reclaim, so the core must hold neither the domain nor a participant:
-//! uncollected garbage would keep both alive (rule T8).
+//! Owns the directory of pages and that of shards, the buckets and the page numbers. Every chunk holds
+//! the core. The slab's drop frees the chunks in shards and buckets; those in limbo go after their
+//! reclaim, and the core with the last. So the core must hold neither the domain nor a participant:
+//! uncollected garbage would keep them alive (rule T8).
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use flagstone_epoch::{Domain, Guard, Participant};
 
 use super::bucket::Bucket;
-use super::chunk;
+use super::chunk::{self, Chunk};
 use super::directory::{Directory, PagePointer};
 use super::error::OutOfMemory;
 use super::mode::Mode;
@@ -31,7 +32,8 @@ pub(super) struct Table<T, M: Mode<T>> {
 pub(super) struct Core<T, M: Mode<T>> {
     pub(super) pages: Directory<Page<T>>,
     shards: Directory<shard::Place<T, M>>,
-    pub(super) buckets: Box<[Bucket<T, M>]>,
+    /// Each held apart: see `reclaim`.
+    pub(super) buckets: Box<[Arc<Bucket<T, M>>]>,
     pub(super) numbers: Mutex<Numbers>,
     /// Slots handed out of fresh pages and not returned with their pages.
     slots: AtomicUsize,
@@ -40,7 +42,6 @@ pub(super) struct Core<T, M: Mode<T>> {
     /// The most slots that a shard takes at a time.
     pub(super) refill: usize,
     pub(super) trim: Trim,
-    pub(super) reclaimed: SharedCounter,
     pub(super) worn: SharedCounter,
 }
 
@@ -84,14 +85,13 @@ impl<T, M: Mode<T>> Core<T, M> {
         Self {
             pages: Directory::new(),
             shards: Directory::new(),
-            buckets: (0..buckets.max(1)).map(|_| Bucket::new()).collect(),
+            buckets: (0..buckets.max(1)).map(|_| Arc::new(Bucket::new())).collect(),
             numbers: Mutex::new(Numbers { base, ..Numbers::default() }),
             slots: AtomicUsize::new(0),
             limit,
             // Under a limit, what threads keep at hand is at most a small share of it each.
             refill: (limit / 256).clamp(1, chunk::CAPACITY),
             trim: Trim::new::<T>(),
-            reclaimed: SharedCounter::new(),
             worn: SharedCounter::new(),
         }
     }
@@ -115,9 +115,9 @@ impl<T, M: Mode<T>> Core<T, M> {
 
     /// Makes the participant's shard.
     #[cold]
-    pub(super) fn make_shard(&self, at: &Participant) -> Result<&Shard<T, M>, OutOfMemory> {
+    fn make_shard(self: &Arc<Self>, at: &Participant) -> Result<&Shard<T, M>, OutOfMemory> {
         let number = u32::try_from(at.number()).map_err(|_| OutOfMemory)?;
-        self.shards.get_or_grow(number)?.make()
+        self.shards.get_or_grow(number)?.make(self)
     }
 
     /// One more than the highest number of a shard.
@@ -172,7 +172,7 @@ impl<T, M: Mode<T>> Core<T, M> {
 
     /// Free slots in buckets.
     pub(super) fn free(&self) -> usize {
-        self.buckets.iter().map(Bucket::free).sum()
+        self.buckets.iter().map(|bucket| bucket.free()).sum()
     }
 
     /// The bucket of a participant.
@@ -275,6 +275,19 @@ impl<T, M: Mode<T>> Drop for Table<T, M> {
             }
             true
         });
+        for shard in self.core.shards() {
+            // SAFETY: the table is being dropped, and with it everybody's way to the shard.
+            unsafe { shard.free_chunks() };
+        }
+        for bucket in &self.core.buckets {
+            let mut next = bucket.close();
+            while let Some(chunk) = next {
+                // SAFETY: rule T3: taken out just now.
+                next = unsafe { chunk.as_ref() }.next.take();
+                // SAFETY: as above.
+                unsafe { Chunk::free(chunk) };
+            }
+        }
         if let Some(payload) = panic
             && !std::thread::panicking()
         {

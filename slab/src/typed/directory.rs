@@ -1,8 +1,8 @@
 //! The directory: from a number to its entry, without a lock, for numbers that nobody ever gave out too.
 //!
-//! Owns a table that grows and never moves. Level `k` is an array of `FIRST << k` entries, made when
-//! the first number in it is wanted and freed with the directory; so an entry stays where it is, and a
-//! reader needs two loads and no length. Any number may be asked for: a level that is not there is a
+//! Owns a table that grows and never moves. Level `k` is an array for the numbers whose highest bit is
+//! bit `k`, made when the first of them is wanted and freed with the directory; so an entry stays where
+//! it is, and a reader needs two loads and no length. Any number may be asked for: a level that is not there is a
 //! miss, and an entry of a level that is there has been initialised before the level was published.
 //!
 //! [`PagePointer`] is the entry's own protocol: a page is published with release after its slots are
@@ -14,36 +14,35 @@ use super::error::OutOfMemory;
 use crate::sync::{AtomicPtr, Ordering};
 
 /// Entries of the first level: a power of two. Chosen so that small slabs pay 1 KiB, not measured.
-const FIRST: usize = if cfg!(any(miri, flagstone_loom)) { 2 } else { 64 };
+const FIRST: u32 = if cfg!(any(miri, flagstone_loom)) { 2 } else { 64 };
 
-/// Enough for any 32-bit number.
-const LEVELS: usize = u32::BITS as usize - FIRST.ilog2() as usize + 1;
+/// The first level: that of every number below `FIRST`.
+const FIRST_LEVEL: usize = (FIRST - 1).ilog2() as usize;
 
 /// Entries by number.
+///
+/// A level is stored as the pointer that its entry zero would have, if it had one, so that a number
+/// leads to its entry by one addition. That pointer may point outside of the level; it is computed with
+/// wrapping arithmetic and never read through.
 #[derive(Debug)]
 pub struct Directory<E> {
-    levels: [AtomicPtr<E>; LEVELS],
+    levels: [AtomicPtr<E>; u32::BITS as usize],
 }
 
-/// Where a number's entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    level: usize,
-    offset: usize,
+/// The level of a number: its highest bit, or the first level.
+#[inline]
+fn level_of(number: u32) -> usize {
+    (number | (FIRST - 1)).ilog2() as usize
 }
 
-impl Place {
-    #[inline]
-    fn of(number: u32) -> Self {
-        let shifted = u64::from(number) + FIRST as u64;
-        let level = (shifted.ilog2() - FIRST.ilog2()) as usize;
-        Self { level, offset: (shifted - ((FIRST as u64) << level)) as usize }
-    }
+/// The first number of a level.
+fn first_of(level: usize) -> usize {
+    if level == FIRST_LEVEL { 0 } else { 1 << level }
 }
 
 /// Entries in a level.
-fn length(level: usize) -> usize {
-    FIRST << level
+fn length_of(level: usize) -> usize {
+    if level == FIRST_LEVEL { FIRST as usize } else { 1 << level }
 }
 
 impl<E: Default> Directory<E> {
@@ -55,13 +54,15 @@ impl<E: Default> Directory<E> {
     /// The entry of `number`, if its level is there.
     #[inline]
     pub fn get(&self, number: u32) -> Option<&E> {
-        let place = Place::of(number);
         // Acquire: pairs with the release in `grow`. A level that is seen is seen initialised; one
         // that is not is a miss.
-        let level = NonNull::new(self.levels.get(place.level)?.load(Ordering::Acquire))?;
-        // SAFETY: rule T4: a published level has `length(level)` initialised entries and stays until
-        // `self` is dropped; `offset` is less than that for every number of the level.
-        Some(unsafe { level.add(place.offset).as_ref() })
+        let level = self.levels[level_of(number)].load(Ordering::Acquire);
+        if level.is_null() {
+            return None;
+        }
+        // SAFETY: rule T4: a published level has initialised entries for all its numbers, of which
+        // this is one, and stays until `self` is dropped.
+        Some(unsafe { &*level.wrapping_add(number as usize) })
     }
 
     /// The entry of `number`, whose level is made if it is not there.
@@ -69,69 +70,84 @@ impl<E: Default> Directory<E> {
         if let Some(entry) = self.get(number) {
             return Ok(entry);
         }
-        self.grow(Place::of(number).level)?;
+        self.grow(level_of(number))?;
         self.get(number).ok_or(OutOfMemory)
     }
 
     #[cold]
     fn grow(&self, level: usize) -> Result<(), OutOfMemory> {
-        let slot = self.levels.get(level).ok_or(OutOfMemory)?;
-        let mut entries = Vec::new();
-        entries.try_reserve_exact(length(level)).map_err(|_| OutOfMemory)?;
-        entries.extend((0..length(level)).map(|_| E::default()));
-        let new = Box::into_raw(entries.into_boxed_slice()).cast::<E>();
+        let mut zero = Self::make(level)?;
+        if zero.is_null() {
+            // By its place in memory this level would look as if it were not there. The next one is
+            // elsewhere, for the first is freed after it was made.
+            let first = zero;
+            zero = Self::make(level)?;
+            // SAFETY: made above, and never published.
+            unsafe { free_level(first, level) };
+        }
         // Release: pairs with the acquire in `get`. If two grow at once, one level stays.
-        let published =
-            slot.compare_exchange(std::ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed);
+        let published = self.levels[level].compare_exchange(
+            std::ptr::null_mut(),
+            zero,
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
         if published.is_err() {
             // SAFETY: made above, and never published.
-            unsafe { free_level(new, level) };
+            unsafe { free_level(zero, level) };
         }
         Ok(())
     }
 
+    /// Entries for all numbers of a level, as the pointer of entry zero.
+    fn make(level: usize) -> Result<*mut E, OutOfMemory> {
+        let mut entries = Vec::new();
+        entries.try_reserve_exact(length_of(level)).map_err(|_| OutOfMemory)?;
+        entries.extend((0..length_of(level)).map(|_| E::default()));
+        let first = Box::into_raw(entries.into_boxed_slice()).cast::<E>();
+        Ok(first.wrapping_sub(first_of(level)))
+    }
+
     /// The entries that are there, with their numbers, in order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &E)> {
-        (0..LEVELS).flat_map(move |level| {
-            // Acquire: as in `get`.
-            let entries = self.levels[level].load(Ordering::Acquire);
-            let entries = if entries.is_null() {
-                &[]
-            } else {
+        self.made().flat_map(|(level, zero)| {
+            (first_of(level)..first_of(level) + length_of(level)).map(move |number| {
                 // SAFETY: rule T4, as in `get`.
-                unsafe { std::slice::from_raw_parts(entries, length(level)) }
-            };
-            let first = length(level) - FIRST;
-            entries.iter().enumerate().map(move |(at, entry)| ((first + at) as u32, entry))
+                (number as u32, unsafe { &*zero.wrapping_add(number) })
+            })
         })
     }
 
     /// Bytes of the levels.
     pub fn bytes(&self) -> usize {
-        let levels =
-            (0..LEVELS).filter(|&level| !self.levels[level].load(Ordering::Relaxed).is_null());
-        levels.map(|level| length(level) * size_of::<E>()).sum()
+        self.made().map(|(level, _)| length_of(level) * size_of::<E>()).sum()
+    }
+}
+
+impl<E> Directory<E> {
+    /// The levels that are there.
+    fn made(&self) -> impl Iterator<Item = (usize, *mut E)> {
+        // Acquire: as in `get`.
+        let levels = self.levels.iter().map(|level| level.load(Ordering::Acquire));
+        levels.enumerate().filter(|(_, zero)| !zero.is_null())
     }
 }
 
 impl<E> Drop for Directory<E> {
     fn drop(&mut self) {
-        for (level, entries) in self.levels.iter().enumerate() {
-            // Acquire: as in `get`.
-            let entries = entries.load(Ordering::Acquire);
-            if !entries.is_null() {
-                // SAFETY: published by `grow`; nobody borrows the directory any more.
-                unsafe { free_level(entries, level) };
-            }
+        for (level, zero) in self.made() {
+            // SAFETY: published by `grow`; nobody borrows the directory any more.
+            unsafe { free_level(zero, level) };
         }
     }
 }
 
 /// # Safety
-/// `entries` is the array that `grow` made for `level`; nobody uses it.
-unsafe fn free_level<E>(entries: *mut E, level: usize) {
-    let entries = std::ptr::slice_from_raw_parts_mut(entries, length(level));
-    // SAFETY: the caller's promise; `grow` took it from a boxed slice of this length.
+/// `zero` is what `make` gave for `level`; nobody uses it.
+unsafe fn free_level<E>(zero: *mut E, level: usize) {
+    let entries = zero.wrapping_add(first_of(level));
+    let entries = std::ptr::slice_from_raw_parts_mut(entries, length_of(level));
+    // SAFETY: the caller's promise; `make` took it from a boxed slice of this length.
     drop(unsafe { Box::from_raw(entries) });
 }
 
@@ -191,12 +207,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_number_has_a_place_of_its_own(number: u32) {
-            let place = Place::of(number);
-            prop_assert!(place.level < LEVELS);
-            prop_assert!(place.offset < length(place.level));
-            prop_assert_eq!(length(place.level) - FIRST + place.offset, number as usize);
+        fn every_number_has_a_place_in_its_level(number: u32) {
+            let level = level_of(number);
+            prop_assert!((FIRST_LEVEL..32).contains(&level));
+            let place = (number as usize).checked_sub(first_of(level));
+            prop_assert!(place.is_some_and(|place| place < length_of(level)));
         }
+    }
+
+    #[test]
+    fn levels_follow_each_other_without_gaps() {
+        let mut next = 0;
+        for level in FIRST_LEVEL..32 {
+            assert_eq!(first_of(level), next);
+            next += length_of(level);
+        }
+        assert_eq!(next, 1 << 32);
     }
 
     #[test]
@@ -204,7 +230,7 @@ mod tests {
         let directory: Directory<std::cell::Cell<u32>> = Directory::new();
         assert!(directory.get(0).is_none());
         assert!(directory.get(u32::MAX).is_none());
-        let far = FIRST as u32 * 5;
+        let far = FIRST * 5;
         let entry = directory.get_or_grow(far).expect("memory");
         entry.set(7);
         assert!(directory.get(0).is_none(), "one level is not the other");

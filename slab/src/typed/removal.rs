@@ -34,12 +34,11 @@ impl<T, M: Mode<T>> Table<T, M> {
             // participant's.
             let limbo = unsafe { shard.limbo.get().as_ref() };
             if !limbo.is_full() {
-                let listed = match slot.word.remove(key.word()) {
+                match slot.word.remove(key.word()) {
+                    Removal::Removed => limbo.push(Listed::new(slot)),
+                    Removal::RemovedLast => limbo.push_worn(slot),
                     Removal::Missed => return Ok(false),
-                    Removal::Removed => Listed::new(slot),
-                    Removal::RemovedLast => Listed::worn(slot),
-                };
-                limbo.push(listed);
+                }
                 shard.removed.add_after(1);
                 // SAFETY: asked above, and the participant was not used since. The value is out of
                 // sight, and in the chunk, whose reclaim is `reclaim`.
@@ -61,20 +60,19 @@ impl<T, M: Mode<T>> Table<T, M> {
         guard: &Guard<'_>,
     ) -> Result<bool, OutOfMemory> {
         // Before the removal, which cannot be taken back.
-        let chunk = shard.take_spare()?;
-        let listed = match slot.word.remove(key.word()) {
+        let chunk = shard.take_spare(&self.core)?;
+        // SAFETY: rule T3: just taken.
+        let limbo = unsafe { chunk.as_ref() };
+        match slot.word.remove(key.word()) {
+            Removal::Removed => limbo.push(Listed::new(slot)),
+            Removal::RemovedLast => limbo.push_worn(slot),
             Removal::Missed => {
                 shard.put_spare(chunk);
                 return Ok(false);
             }
-            Removal::Removed => Listed::new(slot),
-            Removal::RemovedLast => Listed::worn(slot),
-        };
-        // SAFETY: rule T3: just taken.
-        let limbo = unsafe { chunk.as_ref() };
-        limbo.push(listed);
-        limbo.core.set(Some(Arc::clone(&self.core)));
-        limbo.home.set(page.home.load(Ordering::Relaxed));
+        }
+        let home = page.home.load(Ordering::Relaxed);
+        limbo.home.set(home as u16);
         shard.removed.add_after(1);
         if cfg!(flagstone_weaken = "typed_reuse_at_once") {
             // SAFETY: none; this is the control, which must fail.
@@ -83,7 +81,7 @@ impl<T, M: Mode<T>> Table<T, M> {
         }
         // SAFETY:
         // 1. The node is at the front of the chunk, which `reclaim` takes over, and which stays until
-        //    then: the core in it keeps everything alive.
+        //    then: the core that it holds keeps everything alive.
         // 2. The values are out of sight, and who found them holds a guard.
         // 3. `T` is `Send` and `'static`, as the constructors ask, so values may drop anywhere, later.
         let carrier = unsafe {
@@ -93,7 +91,7 @@ impl<T, M: Mode<T>> Table<T, M> {
         // domain's hands too, and just gets no more.
         shard.limbo.set(chunk);
         shard.carrier.set(carrier);
-        if self.core.trim.is_due(|| self.core.free()) {
+        if self.core.is_trim_due(home as usize) {
             self.trim(guard);
         }
         Ok(true)
@@ -108,17 +106,17 @@ unsafe fn reclaim<T, M: Mode<T>>(node: NonNull<RetireNode>) {
     let chunk = node.cast::<Chunk<T, M>>();
     // SAFETY: rule T3: from now on the chunk is the reclaimer's.
     let limbo = unsafe { chunk.as_ref() };
-    let Some(core) = limbo.core.take() else {
-        debug_assert!(false, "a limbo chunk has its core");
-        return;
-    };
+    let core = limbo.core();
     let panic = if M::ACTS { vacate(limbo) } else { None };
-    core.reclaimed.add(limbo.len() as u64);
+    let vacated = limbo.len();
     core.take_out_worn(limbo);
-    let bucket = &core.buckets[limbo.home.get() as usize % core.buckets.len()];
-    if let Some(empty) = bucket.put(chunk) {
+    // Once the chunk is in the bucket it is no longer ours, and whoever drops the slab may free it, and
+    // the core with it, while this thread is still on its way out of the bucket's lock. So the bucket
+    // is held on its own: a count in the bucket's memory, and not one that all reclaimers share.
+    let bucket = Arc::clone(&core.buckets[usize::from(limbo.home.get()) % core.buckets.len()]);
+    if let Some(chunk) = bucket.put_counted(chunk, vacated) {
         // SAFETY: rule T3: given back, and not needed.
-        unsafe { Chunk::free(empty) };
+        unsafe { Chunk::free(chunk) };
     }
     // The domain counts it.
     if let Some(payload) = panic {
@@ -142,8 +140,7 @@ fn vacate<T, M: Mode<T>>(limbo: &Chunk<T, M>) -> Option<Box<dyn std::any::Any + 
 impl<T, M: Mode<T>> Core<T, M> {
     /// Counts and drops from the chunk the slots that have had their last value.
     fn take_out_worn(&self, limbo: &Chunk<T, M>) {
-        let any = (0..limbo.len()).filter_map(|at| limbo.at(at)).any(Listed::is_worn);
-        if any {
+        if limbo.has_worn() {
             limbo.retain(|slot, worn| !(worn && self.wear_out(slot)));
         }
     }

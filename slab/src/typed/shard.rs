@@ -7,10 +7,12 @@
 
 use std::cell::Cell;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use flagstone_epoch::Carrier;
 
 use super::chunk::Chunk;
+use super::core::Core;
 use super::error::OutOfMemory;
 use super::mode::Mode;
 use super::slot::{Listed, Slot};
@@ -19,7 +21,7 @@ use crate::sync::{AtomicPtr, Ordering};
 
 #[repr(align(128))]
 pub(super) struct Shard<T, M: Mode<T>> {
-    /// Free slots; never dangling, often empty.
+    /// Free slots; never dangling before the slab is dropped, often empty.
     magazine: Cell<NonNull<Chunk<T, M>>>,
     /// The chunk that took the last removed slot. It may be long gone: only `carrier` tells.
     pub(super) limbo: Cell<NonNull<Chunk<T, M>>>,
@@ -34,8 +36,8 @@ pub(super) struct Shard<T, M: Mode<T>> {
 }
 
 impl<T, M: Mode<T>> Shard<T, M> {
-    fn try_new() -> Result<Self, OutOfMemory> {
-        let magazine = Chunk::try_new()?;
+    fn try_new(core: &Arc<Core<T, M>>) -> Result<Self, OutOfMemory> {
+        let magazine = Chunk::try_new(core)?;
         Ok(Self {
             magazine: Cell::new(magazine),
             limbo: Cell::new(magazine),
@@ -67,19 +69,17 @@ impl<T, M: Mode<T>> Shard<T, M> {
         self.put_spare(empty);
     }
 
-    /// Takes all free slots out.
-    pub(super) fn unload_magazine(&self) -> Option<NonNull<Chunk<T, M>>> {
-        if self.magazine().len() == 0 {
-            return None;
-        }
-        // Without a second chunk to take its place the slots stay.
-        let empty = self.take_spare().ok()?;
-        Some(self.magazine.replace(empty))
+    /// Takes all free slots out, and leaves `empty` in their place.
+    pub(super) fn swap_magazine(&self, empty: NonNull<Chunk<T, M>>) -> NonNull<Chunk<T, M>> {
+        self.magazine.replace(empty)
     }
 
     /// An empty chunk: the spare one, or a new one.
-    pub(super) fn take_spare(&self) -> Result<NonNull<Chunk<T, M>>, OutOfMemory> {
-        self.spare.take().map_or_else(Chunk::try_new, Ok)
+    pub(super) fn take_spare(
+        &self,
+        core: &Arc<Core<T, M>>,
+    ) -> Result<NonNull<Chunk<T, M>>, OutOfMemory> {
+        self.spare.take().map_or_else(|| Chunk::try_new(core), Ok)
     }
 
     /// Keeps an empty chunk, or frees it if there is one already.
@@ -93,8 +93,12 @@ impl<T, M: Mode<T>> Shard<T, M> {
     }
 }
 
-impl<T, M: Mode<T>> Drop for Shard<T, M> {
-    fn drop(&mut self) {
+impl<T, M: Mode<T>> Shard<T, M> {
+    /// Frees the chunks, when the slab is dropped.
+    ///
+    /// # Safety
+    /// The caller has the slab to itself, and nobody uses the shard afterwards.
+    pub(super) unsafe fn free_chunks(&self) {
         // SAFETY: rule T3: both are the shard's. The limbo chunk is the domain's.
         unsafe {
             Chunk::free(self.magazine.get());
@@ -126,10 +130,10 @@ impl<T, M: Mode<T>> Place<T, M> {
 
     /// Makes the shard. Only the participant of its number does (rule T1), so nobody races.
     #[cold]
-    pub(super) fn make(&self) -> Result<&Shard<T, M>, OutOfMemory> {
+    pub(super) fn make(&self, core: &Arc<Core<T, M>>) -> Result<&Shard<T, M>, OutOfMemory> {
         let mut one: Vec<Shard<T, M>> = Vec::new();
         one.try_reserve_exact(1).map_err(|_| OutOfMemory)?;
-        one.push(Shard::try_new()?);
+        one.push(Shard::try_new(core)?);
         let shard = Box::into_raw(one.into_boxed_slice()).cast::<Shard<T, M>>();
         // Release: pairs with the acquire in `get`.
         self.0.store(shard, Ordering::Release);

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use super::bucket::Bucket;
 use super::core::Table;
 use super::mode::Mode;
 use super::slot::Slot;
@@ -53,7 +52,7 @@ impl Stats {
     pub(super) fn of<T, M: Mode<T>>(table: &Table<T, M>) -> Self {
         let core = &*table.core;
         let domain = table.domain.snapshot();
-        let reclaimed = core.reclaimed.get();
+        let reclaimed: u64 = core.buckets.iter().map(|bucket| bucket.reclaimed.get()).sum();
         let mut stats = Self {
             current_period: domain.grace.started,
             completed_period: domain.grace.completed,
@@ -62,7 +61,7 @@ impl Stats {
             returned_pages: core.trim.pages.get(),
             slots: core.slots(),
             free: core.free(),
-            fresh: core.buckets.iter().map(Bucket::fresh).sum(),
+            fresh: core.buckets.iter().map(|bucket| bucket.fresh()).sum(),
             pages: core.pages().count(),
             len: core.len(),
             ..Self::default()

@@ -18,9 +18,10 @@ use super::slot::{Listed, Slot};
 use super::word::SlotWord;
 use crate::sync::Ordering;
 
-/// Free slots of another bucket that make it worth a look before a new page: some chunks' worth, not
-/// measured.
-const PLENTY: usize = 4 * chunk::CAPACITY;
+/// Bytes of free slots that make another bucket worth a look before a new page. A quarter of a
+/// megabyte: with a few chunks' worth instead, two threads that each insert and remove take slots from
+/// each other all the time, and pay 2.5 times as much for the cache lines that travel.
+const PLENTY_BYTES: usize = 256 << 10;
 
 impl<T, M: Mode<T>> Table<T, M> {
     /// Takes a free slot for the guard's participant.
@@ -45,10 +46,10 @@ impl<T, M: Mode<T>> Table<T, M> {
             return shard.magazine().push(listed);
         }
         // Without memory for a chunk the slot stays unused until the slab is dropped.
-        let Ok(spare) = shard.take_spare() else { return };
+        let Ok(spare) = shard.take_spare(&self.core) else { return };
         // SAFETY: rule T3: just taken.
         unsafe { spare.as_ref() }.push(listed);
-        let bucket = &self.core.buckets[self.core.home(guard.participant())];
+        let bucket = &*self.core.buckets[self.core.home(guard.participant())];
         if let Some(empty) = bucket.put(spare) {
             shard.put_spare(empty);
         }
@@ -80,16 +81,22 @@ impl<T, M: Mode<T>> Table<T, M> {
 }
 
 impl<T, M: Mode<T>> Core<T, M> {
+    const PLENTY: usize = {
+        let slots = PLENTY_BYTES / size_of::<Slot<T>>();
+        let chunks = 4 * chunk::CAPACITY;
+        if slots > chunks { slots } else { chunks }
+    };
+
     /// Loads the empty magazine of a shard whose bucket is `home`.
     fn refill(&self, shard: &Shard<T, M>, home: usize) -> Result<(), NoSlot> {
-        let own = &self.buckets[home];
+        let own = &*self.buckets[home];
         if self.take_chunk(shard, own) {
             return Ok(());
         }
         // The first of the others is the next one, so that not all look into the same.
         let others = (1..self.buckets.len()).map(|step| (home + step) % self.buckets.len());
-        for other in others.map(|at| &self.buckets[at]) {
-            if other.free() >= PLENTY && self.take_chunk(shard, other) {
+        for other in others.map(|at| &*self.buckets[at]) {
+            if other.free() >= Self::PLENTY && self.take_chunk(shard, other) {
                 return Ok(());
             }
         }
@@ -182,17 +189,6 @@ impl<T, M: Mode<T>> Core<T, M> {
     pub(super) fn numbers(&self) -> crate::sync::MutexGuard<'_, super::core::Numbers> {
         // Nothing panics under the lock.
         self.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-impl<T, M: Mode<T>> Shard<T, M> {
-    /// Gives the magazine's slots to `bucket`.
-    pub(super) fn unload(&self, bucket: &Bucket<T, M>) {
-        if let Some(chunk) = self.unload_magazine()
-            && let Some(empty) = bucket.put(chunk)
-        {
-            self.put_spare(empty);
-        }
     }
 }
 

@@ -57,11 +57,6 @@ impl Trim {
         }
     }
 
-    /// True if there are enough free slots.
-    pub(super) fn is_due(&self, free: impl FnOnce() -> usize) -> bool {
-        free() >= self.due_at.load(Ordering::Relaxed)
-    }
-
     /// Waits for the trim that runs, if one does: it is short and runs no user code.
     pub(super) fn wait(&self) {
         drop(self.turn.lock());
@@ -166,6 +161,14 @@ impl<T, M: Mode<T>> Table<T, M> {
 }
 
 impl<T, M: Mode<T>> Core<T, M> {
+    /// True if there are enough free slots. Looks at the others only when there are many in the bucket
+    /// `home`, because their counts are in other threads' caches.
+    pub(super) fn is_trim_due(&self, home: usize) -> bool {
+        let due_at = self.trim.due_at.load(Ordering::Relaxed);
+        let here = self.buckets[home % self.buckets.len()].free();
+        here * self.buckets.len() >= due_at && self.free() >= due_at
+    }
+
     /// Takes pages whose slots are all in buckets out of buckets and directory.
     fn withdraw_free_pages(&self) -> Vec<NonNull<Gone<T>>> {
         let mut all = Chunks(None);
@@ -183,7 +186,7 @@ impl<T, M: Mode<T>> Core<T, M> {
         }
         while let Some(chunk) = all.pop() {
             // SAFETY: rule T3: popped.
-            let home = unsafe { chunk.as_ref() }.home.get() as usize;
+            let home = usize::from(unsafe { chunk.as_ref() }.home.get());
             self.put_or_free(chunk, &self.buckets[home % self.buckets.len()]);
         }
         self.trim.done::<T>(free);

@@ -14,8 +14,15 @@ impl<T, M: Mode<T>> Table<T, M> {
     /// Gives the free slots of the participant's shard to its bucket.
     pub(super) fn park(&self, participant: &Participant) {
         assert!(participant.is_in(&self.domain), "the participant is of another domain");
-        if let Some(shard) = self.core.shard(participant) {
-            shard.unload(&self.core.buckets[self.core.home(participant)]);
+        let Some(shard) = self.core.shard(participant) else { return };
+        if shard.magazine().len() == 0 {
+            return;
+        }
+        // Without a second chunk to take its place the slots stay.
+        let Ok(empty) = shard.take_spare(&self.core) else { return };
+        let slots = shard.swap_magazine(empty);
+        if let Some(empty) = self.core.buckets[self.core.home(participant)].put(slots) {
+            shard.put_spare(empty);
         }
     }
 
