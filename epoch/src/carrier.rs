@@ -13,6 +13,7 @@
 use std::ptr::NonNull;
 
 use crate::batch::node::{Reclaim, RetireNode};
+use crate::batch::open::Room;
 use crate::participant::Participant;
 use crate::retire::{RetireError, countable};
 
@@ -23,6 +24,16 @@ pub struct Carrier(u64);
 impl Carrier {
     /// Of no batch: takes no riders.
     pub const NONE: Self = Self(0);
+}
+
+/// Room for one rider, to be taken at once or not at all.
+#[must_use = "a rider that is not counted is reclaimed without having been retired"]
+pub struct Seat(Room);
+
+impl std::fmt::Debug for Seat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad("Seat { .. }")
+    }
 }
 
 impl Participant {
@@ -68,26 +79,26 @@ impl Participant {
         Ok(carrier)
     }
 
-    /// True if an object of `bytes` may join the carrier: its batch is still open, and the bytes are
+    /// A seat for an object of `bytes` in the carrier, if its batch is still open, and the bytes are
     /// within what is reserved for it, hence within the hard limit.
     #[inline]
-    pub fn takes_rider(&self, carrier: Carrier, bytes: usize) -> bool {
+    pub fn seat(&self, carrier: Carrier, bytes: usize) -> Option<Seat> {
         let open = self.open();
-        carrier.0 == open.number() && open.room(self.record(), countable(bytes)).is_some()
+        if carrier.0 != open.number() {
+            return None;
+        }
+        open.room(self.record(), countable(bytes)).map(Seat)
     }
 
-    /// Counts an object of `bytes` that has just joined a carrier. The batch may be handed over in this
-    /// call, and reclaim functions may run.
+    /// Counts an object that has just taken its seat. The batch may be handed over in this call, and
+    /// reclaim functions may run.
     ///
     /// # Safety
-    /// - [`takes_rider`](Self::takes_rider) said true for the carrier and `bytes`, and this participant
-    ///   was not used since.
+    /// - [`seat`](Self::seat) gave the seat, and this participant was not used since.
     /// - The object is in the carrier, whose reclaim function is its own too. What
     ///   [`retire`](Self::retire) asks of an object holds for it.
     #[inline]
-    pub unsafe fn ride(&self, bytes: usize) {
-        if let Some(room) = self.open().room(self.record(), countable(bytes)) {
-            self.joined(self.open().count(self.record(), room));
-        }
+    pub unsafe fn ride(&self, seat: Seat) {
+        self.joined(self.open().count(self.record(), seat.0));
     }
 }

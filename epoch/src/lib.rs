@@ -81,7 +81,7 @@ mod waiting;
 pub use barrier::BarrierError;
 pub use batch::chunk::ReclaimUnlinked;
 pub use batch::node::{Linked, Reclaim, RetireNode};
-pub use carrier::Carrier;
+pub use carrier::{Carrier, Seat};
 pub use domain::{Builder, ConfigError, Domain, Maintenance};
 pub use grace::{Grace, GraceToken};
 pub use guard::Guard;

@@ -40,13 +40,11 @@ fn carry(participant: &Participant, array: NonNull<Array>) -> Carrier {
 
 /// Adds a probe if the carrier still takes it.
 fn ride(participant: &Participant, array: NonNull<Array>, carrier: Carrier, probe: Probe) -> bool {
-    if !participant.takes_rider(carrier, BYTES) {
-        return false;
-    }
+    let Some(seat) = participant.seat(carrier, BYTES) else { return false };
     // SAFETY: the batch is open, so the array is alive, and this thread alone knows it.
     unsafe { (*array.as_ref().probes.get()).push(probe) };
     // SAFETY: asked just above; the probe is in the array, whose drop is the reclaim.
-    unsafe { participant.ride(BYTES) };
+    unsafe { participant.ride(seat) };
     true
 }
 
@@ -74,16 +72,16 @@ fn riders_wait_for_readers_and_are_counted_one_by_one() {
 fn a_carrier_whose_batch_is_handed_over_takes_nobody() {
     let (domain, drops) = (Domain::new(), Drops::default());
     let participant = domain.register();
-    assert!(!participant.takes_rider(Carrier::NONE, BYTES));
+    assert!(participant.seat(Carrier::NONE, BYTES).is_none());
     let array = Array::with(drops.probe());
     let carrier = carry(&participant, array);
-    assert!(participant.takes_rider(carrier, BYTES));
+    assert!(participant.seat(carrier, BYTES).is_some());
     participant.flush();
     assert!(!ride(&participant, array, carrier, drops.probe()));
     // Nor does the next batch take it for its own.
     let second = Array::with(drops.probe());
     let second_carrier = carry(&participant, second);
-    assert!(!participant.takes_rider(carrier, BYTES));
+    assert!(participant.seat(carrier, BYTES).is_none());
     assert!(ride(&participant, second, second_carrier, drops.probe()));
 }
 
@@ -96,9 +94,9 @@ fn a_carrier_of_an_earlier_participant_of_the_number_takes_nobody() {
     drop(first);
     let second = domain.register();
     assert_eq!(second.number(), number);
-    assert!(!second.takes_rider(carrier, BYTES));
+    assert!(second.seat(carrier, BYTES).is_none());
     carry(&second, Array::with(drops.probe()));
-    assert!(!second.takes_rider(carrier, BYTES));
+    assert!(second.seat(carrier, BYTES).is_none());
 }
 
 #[test]
@@ -111,7 +109,7 @@ fn riders_fill_the_batch_and_respect_its_bytes() {
     assert!(ride(&participant, array, carrier, drops.probe()));
     assert!(ride(&participant, array, carrier, drops.probe()), "fills the batch");
     assert_eq!(domain.snapshot().batches, 1, "handed over when full");
-    assert!(!participant.takes_rider(carrier, BYTES));
+    assert!(participant.seat(carrier, BYTES).is_none());
 
     let limit = 8 * BYTES as u64;
     let domain = Domain::builder().hard_limit(limit).batch_bytes(limit).build().expect("in range");

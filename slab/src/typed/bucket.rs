@@ -133,13 +133,16 @@ impl<T, M: Mode<T>> Bucket<T, M> {
     ) -> bool {
         let mut inside = self.lock();
         let Some(fresh) = inside.fresh.last_mut() else { return false };
-        let wanted = most.min(Slot::<T>::PER_PAGE - fresh.next);
+        let wanted = most.min(CAPACITY - into.len()).min(Slot::<T>::PER_PAGE - fresh.next);
         let granted = grant(wanted);
         // From the last down to the first, so that they are handed out in the order of addresses.
         for at in (fresh.next..fresh.next + granted).rev() {
             // SAFETY: rule T3: the slots from `next` on are the lock holder's; the page stays while
             // one of its slots is not free.
-            into.push(Listed::new(unsafe { fresh.slots.add(at).as_ref() }));
+            let slot = unsafe { fresh.slots.add(at).as_ref() };
+            if let Some(place) = into.place() {
+                place.put(Listed::new(slot));
+            }
         }
         fresh.next += granted;
         if fresh.next == Slot::<T>::PER_PAGE {

@@ -81,24 +81,11 @@ impl<T, M: Mode<T>> Chunk<T, M> {
         usize::from(self.len.get())
     }
 
+    /// The place for another slot, if there is one.
     #[inline]
-    pub(super) fn is_full(&self) -> bool {
-        self.len() == CAPACITY
-    }
-
-    /// Adds a slot. The chunk is not full.
-    #[inline]
-    pub(super) fn push(&self, listed: Listed<T>) {
-        let len = self.len();
-        self.slots[len].set(MaybeUninit::new(listed));
-        self.len.set(len as u16 + 1);
-    }
-
-    /// Adds a slot that has had its last value. The chunk is not full.
-    #[cold]
-    pub(super) fn push_worn(&self, slot: &Slot<T>) {
-        self.worn.set(true);
-        self.push(Listed::worn(slot));
+    pub(super) fn place(&self) -> Option<Place<'_, T, M>> {
+        let cell = self.slots.get(self.len())?;
+        Some(Place { chunk: self, cell })
     }
 
     /// True if a worn slot was added.
@@ -109,17 +96,18 @@ impl<T, M: Mode<T>> Chunk<T, M> {
     /// Takes the slot that was added last.
     #[inline]
     pub(super) fn pop(&self) -> Option<Listed<T>> {
-        let last = self.len().checked_sub(1)?;
-        let listed = self.slots.get(last)?.get();
-        self.len.set(last as u16);
-        // SAFETY: the slots below `len` were pushed.
-        Some(unsafe { listed.assume_init() })
+        let last = self.len.get().checked_sub(1)?;
+        // As every length is; told to the compiler.
+        let cell = self.slots.get(usize::from(last))?;
+        self.len.set(last);
+        // SAFETY: the slots below `len` were put in.
+        Some(unsafe { cell.get().assume_init() })
     }
 
     /// Slot number `at`, if there are so many.
     #[inline]
     pub(super) fn at(&self, at: usize) -> Option<Listed<T>> {
-        // SAFETY: the slots below `len` were pushed.
+        // SAFETY: the slots below `len` were put in.
         (at < self.len()).then(|| unsafe { self.slots[at].get().assume_init() })
     }
 
@@ -128,7 +116,7 @@ impl<T, M: Mode<T>> Chunk<T, M> {
         let mut kept = 0;
         for at in 0..self.len() {
             let cell = self.slots[at].get();
-            // SAFETY: the slots below `len` were pushed.
+            // SAFETY: the slots below `len` were put in.
             let listed = unsafe { cell.assume_init() };
             if keep(listed.slot(), listed.is_worn()) {
                 self.slots[kept].set(cell);
@@ -142,8 +130,30 @@ impl<T, M: Mode<T>> Chunk<T, M> {
     /// Moves slots from `other` until it is empty or this one has `most`.
     pub(super) fn fill_from(&self, other: &Self, most: usize) {
         while self.len() < most.min(CAPACITY) {
-            let Some(listed) = other.pop() else { return };
-            self.push(listed);
+            let (Some(place), Some(listed)) = (self.place(), other.pop()) else { return };
+            place.put(listed);
         }
+    }
+}
+
+/// A place in a chunk that is not full.
+pub(super) struct Place<'c, T, M: Mode<T>> {
+    chunk: &'c Chunk<T, M>,
+    cell: &'c Cell<MaybeUninit<Listed<T>>>,
+}
+
+impl<T, M: Mode<T>> Place<'_, T, M> {
+    /// Adds a slot.
+    #[inline]
+    pub(super) fn put(self, listed: Listed<T>) {
+        self.cell.set(MaybeUninit::new(listed));
+        self.chunk.len.set(self.chunk.len.get() + 1);
+    }
+
+    /// Adds a slot that has had its last value.
+    #[cold]
+    pub(super) fn put_worn(self, slot: &Slot<T>) {
+        self.chunk.worn.set(true);
+        self.put(Listed::worn(slot));
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Table<T, M: Mode<T>> {
 
 pub(super) struct Core<T, M: Mode<T>> {
     pub(super) pages: Directory<Page<T>>,
+    /// The first shards are found in one step; further ones through a directory.
+    first_shards: [shard::Place<T, M>; FIRST_SHARDS],
     shards: Directory<shard::Place<T, M>>,
     /// Each held apart: see `reclaim`.
     pub(super) buckets: Box<[Arc<Bucket<T, M>>]>,
@@ -44,6 +46,9 @@ pub(super) struct Core<T, M: Mode<T>> {
     pub(super) trim: Trim,
     pub(super) worn: SharedCounter,
 }
+
+/// Shards that need no directory: half a kilobyte, for as many threads as most servers have.
+const FIRST_SHARDS: usize = if cfg!(any(miri, flagstone_loom)) { 2 } else { 64 };
 
 /// A page's entry in the directory.
 pub(super) struct Page<T> {
@@ -84,6 +89,7 @@ impl<T, M: Mode<T>> Core<T, M> {
         let limit = limit.min(Slot::<T>::MOST);
         Self {
             pages: Directory::new(),
+            first_shards: std::array::from_fn(|_| shard::Place::default()),
             shards: Directory::new(),
             buckets: (0..buckets.max(1)).map(|_| Arc::new(Bucket::new())).collect(),
             numbers: Mutex::new(Numbers { base, ..Numbers::default() }),
@@ -110,25 +116,39 @@ impl<T, M: Mode<T>> Core<T, M> {
     /// The participant's shard, if it has been made.
     #[inline]
     pub(super) fn shard(&self, participant: &Participant) -> Option<&Shard<T, M>> {
-        self.shards.get(participant.number() as u32)?.get()
+        let number = participant.number();
+        match self.first_shards.get(number) {
+            Some(place) => place.get(),
+            None => self.shards.get(number as u32)?.get(),
+        }
     }
 
     /// Makes the participant's shard.
     #[cold]
     fn make_shard(self: &Arc<Self>, at: &Participant) -> Result<&Shard<T, M>, OutOfMemory> {
+        if let Some(place) = self.first_shards.get(at.number()) {
+            return place.make(self);
+        }
         let number = u32::try_from(at.number()).map_err(|_| OutOfMemory)?;
         self.shards.get_or_grow(number)?.make(self)
     }
 
     /// One more than the highest number of a shard.
     pub(super) fn shard_numbers(&self) -> usize {
-        let made = self.shards.iter().filter(|(_, place)| place.get().is_some());
-        made.map(|(number, _)| number as usize + 1).last().unwrap_or(0)
+        let places = self.places().filter(|(_, place)| place.get().is_some());
+        places.map(|(number, _)| number + 1).last().unwrap_or(0)
     }
 
     /// Every shard, for its counters.
     pub(super) fn shards(&self) -> impl Iterator<Item = &Shard<T, M>> {
-        self.shards.iter().filter_map(|(_, place)| place.get())
+        self.places().filter_map(|(_, place)| place.get())
+    }
+
+    /// Places of shards by number, in order.
+    fn places(&self) -> impl Iterator<Item = (usize, &shard::Place<T, M>)> {
+        let first = self.first_shards.iter().enumerate();
+        let further = self.shards.iter().map(|(number, place)| (number as usize, place));
+        first.chain(further.filter(|(number, _)| *number >= FIRST_SHARDS))
     }
 
     /// Pages that are there, with their numbers.

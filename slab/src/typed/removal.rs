@@ -23,26 +23,26 @@ use crate::sync::Ordering;
 
 impl<T, M: Mode<T>> Table<T, M> {
     /// Removes the value of `key`; true if it was there.
-    #[inline]
+    #[inline(always)]
     pub(super) fn remove(&self, key: Key, guard: &Guard<'_>) -> Result<bool, OutOfMemory> {
         self.check(guard);
         let Some((slot, page)) = self.core.slot(key.index()) else { return Ok(false) };
         let shard = self.shard(guard)?;
         let participant = guard.participant();
-        if participant.takes_rider(shard.carrier.get(), size_of::<Slot<T>>()) {
+        if let Some(seat) = participant.seat(shard.carrier.get(), size_of::<Slot<T>>()) {
             // SAFETY: rule T3: its batch is open, so the chunk has not been reclaimed, and it is this
             // participant's.
             let limbo = unsafe { shard.limbo.get().as_ref() };
-            if !limbo.is_full() {
+            if let Some(place) = limbo.place() {
                 match slot.word.remove(key.word()) {
-                    Removal::Removed => limbo.push(Listed::new(slot)),
-                    Removal::RemovedLast => limbo.push_worn(slot),
+                    Removal::Removed => place.put(Listed::new(slot)),
+                    Removal::RemovedLast => place.put_worn(slot),
                     Removal::Missed => return Ok(false),
                 }
                 shard.removed.add_after(1);
-                // SAFETY: asked above, and the participant was not used since. The value is out of
+                // SAFETY: the participant was not used since it gave the seat. The value is out of
                 // sight, and in the chunk, whose reclaim is `reclaim`.
-                unsafe { participant.ride(size_of::<Slot<T>>()) };
+                unsafe { participant.ride(seat) };
                 return Ok(true);
             }
         }
@@ -63,10 +63,12 @@ impl<T, M: Mode<T>> Table<T, M> {
         let chunk = shard.take_spare(&self.core)?;
         // SAFETY: rule T3: just taken.
         let limbo = unsafe { chunk.as_ref() };
-        match slot.word.remove(key.word()) {
-            Removal::Removed => limbo.push(Listed::new(slot)),
-            Removal::RemovedLast => limbo.push_worn(slot),
-            Removal::Missed => {
+        let removal = slot.word.remove(key.word());
+        match (limbo.place(), removal) {
+            (Some(place), Removal::Removed) => place.put(Listed::new(slot)),
+            (Some(place), Removal::RemovedLast) => place.put_worn(slot),
+            // A spare chunk is empty, and has a place.
+            (None, _) | (_, Removal::Missed) => {
                 shard.put_spare(chunk);
                 return Ok(false);
             }

@@ -42,13 +42,15 @@ impl<T, M: Mode<T>> Table<T, M> {
     pub(super) fn give_back(&self, slot: &Slot<T>, guard: &Guard<'_>) {
         let Ok(shard) = self.shard(guard) else { return };
         let listed = Listed::new(slot);
-        if !shard.magazine().is_full() {
-            return shard.magazine().push(listed);
+        if let Some(place) = shard.magazine().place() {
+            return place.put(listed);
         }
         // Without memory for a chunk the slot stays unused until the slab is dropped.
         let Ok(spare) = shard.take_spare(&self.core) else { return };
         // SAFETY: rule T3: just taken.
-        unsafe { spare.as_ref() }.push(listed);
+        if let Some(place) = unsafe { spare.as_ref() }.place() {
+            place.put(listed);
+        }
         let bucket = &*self.core.buckets[self.core.home(guard.participant())];
         if let Some(empty) = bucket.put(spare) {
             shard.put_spare(empty);
