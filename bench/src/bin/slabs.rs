@@ -11,7 +11,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use flagstone_bench::slabs::operations::{Guards, get, pairs, remote};
+use flagstone_bench::slabs::operations::{Guards, at_once, get, pairs, remote};
 use flagstone_bench::slabs::{Cell, Measured, Memory, guards, memory};
 
 /// Values at the peak of the memory cells.
@@ -78,11 +78,12 @@ fn main() {
 type Operation = fn(usize, usize, Guards) -> Cell;
 
 /// Cells for each number of threads.
-const OPERATIONS: [(&str, Operation, Guards); 4] = [
+const OPERATIONS: [(&str, Operation, Guards); 5] = [
     ("get", get, Guards::Request),
     ("get own guard", get, Guards::Own),
     ("insert+remove", pairs, Guards::Request),
     ("insert+remove own guard", pairs, Guards::Own),
+    ("insert+remove at once", at_once, Guards::Request),
 ];
 
 /// Cells of one shape.

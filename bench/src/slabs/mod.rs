@@ -7,8 +7,9 @@
 //! |---|---|
 //! | `get` | a lookup of a random key of 4,096, 64 of them under each guard: a request's |
 //! | `get own guard` | the same, with a guard of its own |
-//! | `insert+remove` | a value in and out again on one thread, 64 pairs under each guard |
+//! | `insert+remove` | a random value of 4,096 out and another in on the same thread, 64 pairs under each guard |
 //! | `insert+remove own guard` | the same, each pair under a guard of its own |
+//! | `insert+remove at once` | one value alone, in and out again, 64 pairs under each guard |
 //! | `remote remove` | a value in on one thread and out on another, which got the key over a channel |
 //! | `guard` | enter and leave, outermost |
 //! | `retire` | an 8-byte box made, retired and freed, 64 under each guard |

@@ -61,29 +61,61 @@ pub fn get(threads: usize, rounds: usize, guards: Guards) -> Cell {
     turns(name, threads, rounds, sides)
 }
 
-/// A value in and out again.
+/// A random value of 4,096 out and another in.
 pub fn pairs(threads: usize, rounds: usize, guards: Guards) -> Cell {
+    let name = match guards {
+        Guards::Request => "insert+remove",
+        Guards::Own => "insert+remove own guard",
+    };
+    churn(name, threads, rounds, guards, KEYS)
+}
+
+/// A value in and out again at once.
+pub fn at_once(threads: usize, rounds: usize, guards: Guards) -> Cell {
+    churn("insert+remove at once", threads, rounds, guards, 1)
+}
+
+/// Each thread keeps `live` values, and takes a random one out and puts another in.
+fn churn(name: &str, threads: usize, rounds: usize, guards: Guards, live: usize) -> Cell {
     const PAIRS: usize = 1 << 16;
     let (one, two) = (OurSlab::empty(), OurSlab::empty());
     let theirs = sharded_slab::Slab::new();
-    let (name, per_guard) = match guards {
-        Guards::Request => ("insert+remove", REQUEST),
-        Guards::Own => ("insert+remove own guard", 1),
-    };
+    let per_guard = if guards == Guards::Own { 1 } else { REQUEST };
     let ours = |slab: &OurSlab| {
-        on_threads(threads, PAIRS, |_, timed| {
+        on_threads(threads, PAIRS, |at, timed| {
             let participant = slab.domain.register();
-            timed(&mut || pairs_ours(slab, &participant, PAIRS / per_guard, per_guard))
+            let mut keys: Vec<Key> =
+                (0..live).map(|at| slab.slab.insert(at as u64, &participant.pin())).collect();
+            let order = places(live, at);
+            let took = timed(&mut || {
+                pairs_ours(slab, &participant, &mut keys, &order, PAIRS / per_guard, per_guard);
+            });
+            keys.iter().for_each(|key| assert!(slab.slab.remove(*key, &participant.pin())));
+            participant.collect();
+            took
         })
     };
-    let run_theirs =
-        || on_threads(threads, PAIRS, |_, timed| timed(&mut || pairs_theirs(&theirs, PAIRS)));
+    let run_theirs = || {
+        on_threads(threads, PAIRS, |at, timed| {
+            let mut keys: Vec<usize> =
+                (0..live).map(|at| theirs.insert(at as u64).expect("not full")).collect();
+            let order = places(live, at);
+            let took = timed(&mut || pairs_theirs(&theirs, &mut keys, &order, PAIRS));
+            keys.iter().for_each(|key| assert!(theirs.remove(*key)));
+            took
+        })
+    };
     let sides = vec![
         Side::new(FLAGSTONE, || ours(&one)),
         Side::new(CONTROL, || ours(&two)),
         Side::new(SHARDED_SLAB, run_theirs),
     ];
     turns(name, threads, rounds, sides)
+}
+
+/// Places of `live` keys in a random order, a power of two of them.
+fn places(live: usize, thread: usize) -> Vec<u32> {
+    shuffled(&(0..live as u32).collect::<Vec<_>>(), thread)
 }
 
 /// A value in on one thread and out on another.
@@ -234,20 +266,31 @@ fn look_theirs(theirs: &sharded_slab::Slab<u64>, keys: &[usize]) {
 }
 
 #[inline(never)]
-fn pairs_ours(ours: &OurSlab, participant: &Participant, guards: usize, per_guard: usize) {
+fn pairs_ours(
+    ours: &OurSlab,
+    participant: &Participant,
+    keys: &mut [Key],
+    order: &[u32],
+    guards: usize,
+    per_guard: usize,
+) {
+    let mut turn = order.iter().cycle();
     for _ in 0..guards {
         let guard = participant.pin();
         for at in 0..per_guard as u64 {
-            let key = black_box(ours.slab.insert(at, &guard));
-            assert!(ours.slab.remove(key, &guard));
+            let key = &mut keys[*turn.next().expect("not empty") as usize];
+            assert!(ours.slab.remove(*key, &guard));
+            *key = ours.slab.insert(at, &guard);
         }
     }
 }
 
 #[inline(never)]
-fn pairs_theirs(theirs: &sharded_slab::Slab<u64>, pairs: usize) {
+fn pairs_theirs(theirs: &sharded_slab::Slab<u64>, keys: &mut [usize], order: &[u32], pairs: usize) {
+    let mut turn = order.iter().cycle();
     for at in 0..pairs as u64 {
-        let key = black_box(theirs.insert(at).expect("not full"));
-        assert!(theirs.remove(key));
+        let key = &mut keys[*turn.next().expect("not empty") as usize];
+        assert!(theirs.remove(*key));
+        *key = theirs.insert(at).expect("not full");
     }
 }

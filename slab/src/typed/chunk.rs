@@ -24,7 +24,8 @@ use super::slot::{Listed, Slot};
 /// insertion and its removal.
 pub(super) const CAPACITY: usize = if cfg!(any(miri, flagstone_loom)) { 3 } else { 59 };
 
-#[repr(C)]
+// Aligned so that no two threads' chunks share a cache line.
+#[repr(C, align(128))]
 pub(super) struct Chunk<T, M: Mode<T>> {
     /// Not ours: the domain's, from retirement to reclaim.
     node: RetireNode,

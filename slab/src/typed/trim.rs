@@ -186,7 +186,8 @@ impl<T, M: Mode<T>> Core<T, M> {
         }
         while let Some(chunk) = all.pop() {
             // SAFETY: rule T3: popped.
-            let home = usize::from(unsafe { chunk.as_ref() }.home.get());
+            let page = unsafe { chunk.as_ref() }.at(0).and_then(|first| self.page_of(first));
+            let home = page.map_or(0, |page| page.home.load(Ordering::Relaxed) as usize);
             self.put_or_free(chunk, &self.buckets[home % self.buckets.len()]);
         }
         self.trim.done::<T>(free);
@@ -208,7 +209,7 @@ impl<T, M: Mode<T>> Core<T, M> {
         counts.resize(pages, 0);
         all.for_each(|chunk| {
             for at in 0..chunk.len() {
-                if let Some(page) = chunk.at(at).map(Self::page_of)
+                if let Some(page) = chunk.at(at).map(Self::page_number)
                     && let Some(count) = counts.get_mut(page)
                 {
                     *count += 1;
@@ -218,7 +219,7 @@ impl<T, M: Mode<T>> Core<T, M> {
         Ok(counts)
     }
 
-    fn page_of(listed: super::slot::Listed<T>) -> usize {
+    fn page_number(listed: super::slot::Listed<T>) -> usize {
         // SAFETY: rule T2: listed in a chunk that this thread has; its page stays.
         Slot::<T>::locate(unsafe { listed.slot().as_ref() }.index()).0 as usize
     }
