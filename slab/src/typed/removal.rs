@@ -73,7 +73,13 @@ impl<T, M: Mode<T>> Table<T, M> {
                 return Ok(false);
             }
         }
-        let home = page.home.load(Ordering::Relaxed);
+        // What this thread uses up it gets back; what it removes beyond that goes to who inserted it,
+        // as far as the page tells.
+        let home = if shard.pay_chunk() {
+            self.core.home(guard.participant())
+        } else {
+            page.home.load(Ordering::Relaxed) as usize
+        };
         limbo.home.set(home as u16);
         shard.removed.add_after(1);
         if cfg!(flagstone_weaken = "typed_reuse_at_once") {
@@ -93,7 +99,7 @@ impl<T, M: Mode<T>> Table<T, M> {
         // domain's hands too, and just gets no more.
         shard.limbo.set(chunk);
         shard.carrier.set(carrier);
-        if self.core.is_trim_due(home as usize) {
+        if self.core.is_trim_due(home) {
             self.trim(guard);
         }
         Ok(true)

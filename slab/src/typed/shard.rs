@@ -19,6 +19,9 @@ use super::slot::{Listed, Slot};
 use crate::counter::Counter;
 use crate::sync::{AtomicPtr, Ordering};
 
+/// So much of a shard's past decides where slots go: a few batches' worth.
+const MOST_OWED: u8 = 64;
+
 #[repr(align(128))]
 pub(super) struct Shard<T, M: Mode<T>> {
     /// Free slots; never dangling before the slab is dropped, often empty.
@@ -28,6 +31,8 @@ pub(super) struct Shard<T, M: Mode<T>> {
     pub(super) carrier: Cell<Carrier>,
     /// An empty chunk for the next limbo.
     spare: Cell<Option<NonNull<Chunk<T, M>>>>,
+    /// Chunks of slots used up and not given back to the own bucket, up to `MOST_OWED`.
+    owed: Cell<u8>,
 
     /// Values inserted, values removed, and insertions that found the magazine empty.
     pub(super) inserted: Counter,
@@ -43,6 +48,7 @@ impl<T, M: Mode<T>> Shard<T, M> {
             limbo: Cell::new(magazine),
             carrier: Cell::new(Carrier::NONE),
             spare: Cell::new(None),
+            owed: Cell::new(0),
             inserted: Counter::new(),
             removed: Counter::new(),
             misses: Counter::new(),
@@ -67,6 +73,24 @@ impl<T, M: Mode<T>> Shard<T, M> {
         debug_assert_eq!(self.magazine().len(), 0);
         let empty = self.magazine.replace(chunk);
         self.put_spare(empty);
+    }
+
+    /// Notes that the magazine was filled.
+    pub(super) fn owe_chunk(&self) {
+        self.owed.set((self.owed.get() + 1).min(MOST_OWED));
+    }
+
+    /// True if the next chunk of removed slots is to go to the shard's own bucket. Threads that insert
+    /// and remove keep to their own slots that way; if these went where others insert from, their cache
+    /// lines would travel with every turn.
+    pub(super) fn pay_chunk(&self) -> bool {
+        match self.owed.get().checked_sub(1) {
+            Some(left) => {
+                self.owed.set(left);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Takes all free slots out, and leaves `empty` in their place.

@@ -10,7 +10,7 @@ use flagstone_epoch::{Guard, Participant};
 
 use super::bucket::Bucket;
 use super::chunk;
-use super::core::{Core, Page, Table};
+use super::core::{Core, Table};
 use super::error::{NoSlot, OutOfMemory};
 use super::mode::Mode;
 use super::shard::Shard;
@@ -66,7 +66,10 @@ impl<T, M: Mode<T>> Table<T, M> {
         let core = &*self.core;
         shard.misses.add(1);
         let refused = match core.refill(shard, core.home(participant)) {
-            Ok(()) => return shard.take().ok_or(NoSlot::OutOfMemory),
+            Ok(()) => {
+                shard.owe_chunk();
+                return shard.take().ok_or(NoSlot::OutOfMemory);
+            }
             Err(refused) => refused,
         };
         // A trim under way has taken free slots out of the buckets; it is soon over.
@@ -99,7 +102,6 @@ impl<T, M: Mode<T>> Core<T, M> {
         let others = (1..self.buckets.len()).map(|step| (home + step) % self.buckets.len());
         for other in others.map(|at| &*self.buckets[at]) {
             if other.free() >= Self::PLENTY && self.take_chunk(shard, other) {
-                self.rehome(shard, home);
                 return Ok(());
             }
         }
@@ -136,27 +138,6 @@ impl<T, M: Mode<T>> Core<T, M> {
             shard.put_spare(empty);
         }
         true
-    }
-
-    /// Makes `home` the bucket of the pages whose slots the shard has taken from another. Else they would
-    /// go back there, and two threads that insert from the same bucket pass each other's cache lines to
-    /// and fro: half as much again for an insertion and its removal.
-    fn rehome(&self, shard: &Shard<T, M>, home: usize) {
-        let magazine = shard.magazine();
-        for listed in (0..magazine.len()).filter_map(|at| magazine.at(at)) {
-            if let Some(page) = self.page_of(listed)
-                && page.home.load(Ordering::Relaxed) != home as u32
-            {
-                page.home.store(home as u32, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// The page of a slot that is listed in a chunk that the caller has.
-    pub(super) fn page_of(&self, listed: Listed<T>) -> Option<&Page<T>> {
-        // SAFETY: rule T2: its page stays while it is listed.
-        let index = unsafe { listed.slot().as_ref() }.index();
-        self.pages.get(Slot::<T>::locate(index).0)
     }
 
     /// Adds a page to the bucket `home`.

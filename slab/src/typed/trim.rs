@@ -186,8 +186,7 @@ impl<T, M: Mode<T>> Core<T, M> {
         }
         while let Some(chunk) = all.pop() {
             // SAFETY: rule T3: popped.
-            let page = unsafe { chunk.as_ref() }.at(0).and_then(|first| self.page_of(first));
-            let home = page.map_or(0, |page| page.home.load(Ordering::Relaxed) as usize);
+            let home = usize::from(unsafe { chunk.as_ref() }.home.get());
             self.put_or_free(chunk, &self.buckets[home % self.buckets.len()]);
         }
         self.trim.done::<T>(free);

@@ -21,7 +21,10 @@ impl<T, M: Mode<T>> Table<T, M> {
         // Without a second chunk to take its place the slots stay.
         let Ok(empty) = shard.take_spare(&self.core) else { return };
         let slots = shard.swap_magazine(empty);
-        if let Some(empty) = self.core.buckets[self.core.home(participant)].put(slots) {
+        let home = self.core.home(participant);
+        // SAFETY: rule T3: swapped out just now.
+        unsafe { slots.as_ref() }.home.set(home as u16);
+        if let Some(empty) = self.core.buckets[home].put(slots) {
             shard.put_spare(empty);
         }
     }
