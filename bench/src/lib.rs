@@ -9,7 +9,8 @@
 //! 1. [`rng`], [`block`], [`measure`], [`stats`]: tools.
 //! 2. [`wire`]: what a worker says; [`peer`]: the allocators, and the proof that a given one serves.
 //! 3. [`workload`]: what is run. Deterministic, fixed by count, checked by content.
-//!    [`epochs`]: guards and retiring beside crossbeam-epoch, both in one process.
+//!    [`epochs`]: guards and retiring beside crossbeam-epoch, both in one process; [`slabs`]: typed
+//!    slabs and domains beside their own peers, in one process as well.
 //! 4. [`driver`]: building and running workers; [`report`]: JSON, Markdown, charts, the last line.
 //! 5. [`suite`]: which cells are run, by whom and how often.
 

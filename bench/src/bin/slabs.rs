@@ -53,8 +53,8 @@ fn main() {
         || [1, 2, 4, 8, 16].into_iter().filter(|&n| n <= processors.max(2)).collect(),
         |arg| arg.split(',').map(|n| n.parse().expect("a number of threads")).collect(),
     );
-    let wished: Vec<String> =
-        args.next().map_or_else(Vec::new, |arg| arg.split(',').map(String::from).collect());
+    let wished = args.next().unwrap_or_default();
+    let wished: Vec<&str> = wished.split(',').filter(|part| !part.is_empty()).collect();
     let wants = |cell: &str| wished.is_empty() || wished.iter().any(|part| cell.contains(part));
 
     let memory = if wants("memory") { memory_cells() } else { Vec::new() };
@@ -71,11 +71,13 @@ fn main() {
             cells.push(cell(rounds));
         }
     }
-    let measured = Measured { cells, memory };
+    let backlogs = if wants("backlog") { guards::backlogs() } else { Vec::new() };
+    let measured = Measured { cells, memory, backlogs };
     println!("{}", serde_json::to_string(&measured).expect("plain data has a JSON form"));
 }
 
 type Operation = fn(usize, usize, Guards) -> Cell;
+type Other = fn(usize) -> Cell;
 
 /// Cells for each number of threads.
 const OPERATIONS: [(&str, Operation, Guards); 5] = [
@@ -87,8 +89,12 @@ const OPERATIONS: [(&str, Operation, Guards); 5] = [
 ];
 
 /// Cells of one shape.
-const OTHERS: [(&str, fn(usize) -> Cell); 3] =
-    [("remote remove", remote), ("guard", guards::guard), ("retire", guards::retire)];
+const OTHERS: [(&str, Other); 4] = [
+    ("remote remove", remote),
+    ("guard", guards::guard),
+    ("retire", guards::retire),
+    ("retire or defer", guards::retire_or_defer),
+];
 
 fn memory_cells() -> Vec<Memory> {
     // From far above zero, for what is freed now may not have been counted.

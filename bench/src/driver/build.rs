@@ -76,6 +76,17 @@ impl Builder {
         Ok(Worker { path, served })
     }
 
+    /// Builds the binary that measures typed slabs.
+    pub fn slabs(&self) -> Result<PathBuf, Skipped> {
+        let args: Vec<OsString> = ["-p", "flagstone-bench", "--bin", "slabs"]
+            .into_iter()
+            .chain(["--no-default-features", "--features", "peer-slabs"])
+            .map(OsString::from)
+            .collect();
+        let built = self.cargo_build(&args, None, "slabs")?;
+        self.keep(&built, "slabs")
+    }
+
     /// Builds the reference server with one allocator.
     pub fn server(&self, feature: &str) -> Result<PathBuf, Skipped> {
         let args: Vec<OsString> =

@@ -6,14 +6,14 @@
 
 use std::hint::black_box;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crossbeam_epoch as cb;
 use flagstone_epoch::{Domain, Linked};
 
 use super::turns::{Side, turns};
-use super::{CONTROL, Cell, FLAGSTONE};
+use super::{Backlog, CONTROL, CROSSBEAM, Cell, FLAGSTONE, Times};
+use crate::epochs;
 
 /// Retired under one guard.
 const REQUEST: usize = 64;
@@ -31,7 +31,7 @@ pub fn guard(rounds: usize) -> Cell {
     let sides = vec![
         Side::new(FLAGSTONE, || each(TIMES, || drop(black_box(one.pin())))),
         Side::new(CONTROL, || each(TIMES, || drop(black_box(two.pin())))),
-        Side::new("crossbeam-epoch", || each(TIMES, || drop(black_box(handle.pin())))),
+        Side::new(CROSSBEAM, || each(TIMES, || drop(black_box(handle.pin())))),
         Side::new("seize", || each(TIMES, || drop(black_box(seize.enter())))),
         Side::new("haphazard", || {
             each(TIMES, || {
@@ -45,15 +45,12 @@ pub fn guard(rounds: usize) -> Cell {
     turns("guard", 1, rounds, sides)
 }
 
-/// Counts what is freed, so that freeing is seen to happen.
+/// Eight bytes whose drop the compiler cannot leave out.
 struct Counted(u64);
-
-static FREED: AtomicU64 = AtomicU64::new(0);
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        // One thread measures.
-        FREED.store(FREED.load(Ordering::Relaxed) + black_box(self.0), Ordering::Relaxed);
+        black_box(self.0);
     }
 }
 
@@ -80,7 +77,7 @@ pub fn retire(rounds: usize) -> Cell {
     let sides = vec![
         Side::new(FLAGSTONE, || ours(0)),
         Side::new(CONTROL, || ours(1)),
-        Side::new("crossbeam-epoch", || {
+        Side::new(CROSSBEAM, || {
             requests(GUARDS, || {
                 let guard = handle.pin();
                 for _ in 0..REQUEST {
@@ -133,4 +130,22 @@ fn each(times: usize, mut operation: impl FnMut()) -> f64 {
 
 fn requests(guards: usize, request: impl FnMut()) -> f64 {
     each(guards, request) / REQUEST as f64
+}
+
+/// Our retiring beside crossbeam-epoch's `defer`, 64 under each guard, without an allocator: see
+/// [`epochs::retire`]. The figures are medians.
+pub fn retire_or_defer(rounds: usize) -> Cell {
+    let compared = epochs::retire(REQUEST, 10 * rounds + 1);
+    let sides = [FLAGSTONE, CONTROL, CROSSBEAM].iter().zip(compared.nanos);
+    let sides = sides.map(|(side, nanos)| Times { side: (*side).to_owned(), nanos: vec![nanos] });
+    Cell { name: String::from("retire or defer"), threads: 1, sides: sides.collect() }
+}
+
+/// Objects that wait at most while 200,000 are retired.
+pub fn backlogs() -> Vec<Backlog> {
+    let backlog = |per_guard| {
+        let [ours, _, crossbeam] = epochs::backlog(per_guard, 200_000);
+        Backlog { per_guard, ours, crossbeam }
+    };
+    [1, 8, 64, 1000].map(backlog).into()
 }

@@ -12,6 +12,7 @@
 //! | `insert+remove at once` | one value alone, in and out again, 64 pairs under each guard |
 //! | `remote remove` | a value in on one thread and out on another, which got the key over a channel |
 //! | `guard` | enter and leave, outermost |
+//! | `retire or defer` | an object retired, freed by counting it, 64 under each guard; crossbeam-epoch's `defer` |
 //! | `retire` | an 8-byte box made, retired and freed, 64 under each guard |
 //!
 //! sharded-slab needs no guard; where ours has one for 64 operations, theirs has none at all. The
@@ -35,6 +36,9 @@ pub const CONTROL: &str = "flagstone (again)";
 /// The peer that the promises are made against.
 pub const SHARDED_SLAB: &str = "sharded-slab";
 
+/// What our domain stands on.
+pub const CROSSBEAM: &str = "crossbeam-epoch";
+
 /// Everything that the binary `slabs` prints.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
@@ -42,6 +46,19 @@ pub struct Measured {
     pub cells: Vec<Cell>,
     /// Memory by kind of value.
     pub memory: Vec<Memory>,
+    /// Objects that wait.
+    pub backlogs: Vec<Backlog>,
+}
+
+/// Objects retired and not reclaimed, at most, in a long run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Backlog {
+    /// Retired under each guard.
+    pub per_guard: usize,
+    /// In our domain.
+    pub ours: u64,
+    /// In a collector of crossbeam-epoch.
+    pub crossbeam: u64,
 }
 
 /// A timed cell.

@@ -8,6 +8,7 @@
 //! | `stats-cost` | the same cells, Flagstone with its counters against Flagstone without |
 //! | `return` | memory that comes back after a peak over 64 threads |
 //! | `pair` | instructions per allocate/free pair, by callgrind |
+//! | `slab` | the typed slab beside sharded-slab, its domain beside other ways to reclaim |
 //! | `server` | the reference server under redis-benchmark, one build per allocator |
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use crate::report::model::SkippedPeer;
 pub mod cells;
 pub mod pair;
 pub mod server;
+pub mod slab;
 pub mod timed;
 
 /// What the command line asked for.
@@ -57,6 +59,8 @@ pub enum Suite {
     Pair,
     /// See the table above.
     Server,
+    /// See the table above.
+    Slab,
 }
 
 /// How a suite ended.
@@ -84,8 +88,15 @@ impl std::error::Error for CannotRun {}
 
 impl Suite {
     /// Every suite.
-    pub const ALL: [Suite; 6] =
-        [Suite::Smoke, Suite::Core, Suite::StatsCost, Suite::Return, Suite::Pair, Suite::Server];
+    pub const ALL: [Suite; 7] = [
+        Suite::Smoke,
+        Suite::Core,
+        Suite::StatsCost,
+        Suite::Return,
+        Suite::Pair,
+        Suite::Slab,
+        Suite::Server,
+    ];
 
     /// Its name on the command line, and of its folder.
     pub const fn name(self) -> &'static str {
@@ -96,6 +107,7 @@ impl Suite {
             Suite::Return => "return",
             Suite::Pair => "pair",
             Suite::Server => "server",
+            Suite::Slab => "slab",
         }
     }
 
@@ -105,6 +117,7 @@ impl Suite {
         match self {
             Suite::Pair => pair::run(&builder, wishes),
             Suite::Server => server::run(&builder, wishes),
+            Suite::Slab => slab::run(&builder, wishes),
             Suite::Smoke | Suite::Core | Suite::StatsCost | Suite::Return => {
                 timed::run(self, &builder, wishes)
             }
