@@ -120,6 +120,28 @@ fn every_tier_refuses_with_null_and_recovers() {
 }
 
 #[test]
+fn what_large_blocks_left_serves_small_ones_when_there_is_nothing_else() {
+    in_child("what_large_blocks_left_serves_small_ones_when_there_is_nothing_else", || {
+        let heap = Heap::global();
+        let mut blocks: Vec<*mut u8> = Vec::with_capacity(ROOM);
+        // SAFETY: the layout is not empty; the block is freed once, with it.
+        unsafe {
+            let block = ALLOCATOR.alloc(layout(28 << 20));
+            assert!(!block.is_null());
+            ALLOCATOR.dealloc(block, layout(28 << 20));
+        }
+        assert!(heap.snapshot().fallback.cached_bytes >= 28 << 20);
+        limit(1 << 20);
+        exhaust(&mut blocks, 1_000);
+        let bytes = blocks.len() * 1_000;
+        set_limit(libc::RLIM_INFINITY);
+        assert!(bytes > 20 << 20, "{bytes} bytes where 28 MiB were kept");
+        assert_eq!(heap.snapshot().bytes.residual(), 0);
+        check_and_free(&mut blocks, 1_000);
+    });
+}
+
+#[test]
 fn a_refused_resize_leaves_the_block_as_it_was() {
     in_child("a_refused_resize_leaves_the_block_as_it_was", || {
         let heap = Heap::global();

@@ -43,15 +43,12 @@ impl Heap {
     /// As [`try_alloc`](Self::try_alloc).
     #[inline]
     pub fn try_alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        let class = self.table.class_of_layout(layout.size(), layout.align());
-        if class.is_none() && layout.size() > 0 {
-            let block = self.alloc_fallback_zeroed(layout);
-            return NonNull::new(block).ok_or_else(|| self.refusal(layout));
-        }
-        let block = self.try_alloc(layout)?;
-        // SAFETY: the block holds at least the layout's size.
-        unsafe { block.write_bytes(0, layout.size()) };
-        Ok(block)
+        let block = match self.table.class_of_layout(layout.size(), layout.align()) {
+            _ if layout.size() == 0 => return Ok(no_bytes(layout)),
+            Some(class) => self.alloc_class_zeroed(class, layout.size()),
+            None => self.alloc_fallback_zeroed(layout),
+        };
+        NonNull::new(block).ok_or_else(|| self.refusal(layout))
     }
 
     /// Takes a block back, from any thread.

@@ -8,7 +8,7 @@ use std::ptr;
 
 use super::{Heap, local};
 use crate::large::Place;
-use crate::layout::{Block, class_of_common, class_of_layout};
+use crate::layout::{Block, SLICE_BYTES, class_of_common, class_of_layout};
 use crate::shard::Freed;
 
 /// The allocator to name in `#[global_allocator]` (requirement P1).
@@ -49,8 +49,8 @@ unsafe impl GlobalAlloc for Flagstone {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if class_of_layout(layout.size(), layout.align()).is_none() {
-            return Heap::global().alloc_fallback_zeroed(layout);
+        if layout.size() > SLICE_BYTES || layout.align() > SLICE_BYTES {
+            return alloc_zeroed_apart(layout);
         }
         // SAFETY: the caller's contract.
         let block = unsafe { self.alloc(layout) };
@@ -87,6 +87,16 @@ fn alloc_block(layout: Layout) -> Block {
     // SAFETY: the thread's shard or the sentinel; the class is one of the table's.
     let block = unsafe { local::shard().alloc_fast(class) };
     if block.is_null() { Heap::global().alloc_slow(class) } else { block }
+}
+
+/// Zeroed blocks that have a slab or a range of their own, whose pages may be zeros already.
+#[cold]
+#[inline(never)]
+fn alloc_zeroed_apart(layout: Layout) -> Block {
+    match class_of_layout(layout.size(), layout.align()) {
+        Some(class) => Heap::global().alloc_class_zeroed(class, layout.size()),
+        None => Heap::global().alloc_fallback_zeroed(layout),
+    }
 }
 
 /// The fast path of a free.

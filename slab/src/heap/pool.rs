@@ -122,15 +122,15 @@ impl Pool {
         self.inner.lock(threshold)
     }
 
-    /// A fresh slab of a class for `owner`, who owns it from here on. `None` when there is no
-    /// memory.
+    /// A fresh slab of a class for `owner`, who owns it from here on, and whether it reads as zeros.
+    /// `None` when there is no memory.
     pub(crate) fn take(
         &self,
         class: usize,
         info: &ClassInfo,
         owner: Owner,
         means: &Means<'_>,
-    ) -> Option<&'static Slab> {
+    ) -> Option<(&'static Slab, bool)> {
         let &Means { id, backing, threshold, huge_pages, .. } = means;
         let slices = info.slices as usize;
         {
@@ -358,7 +358,7 @@ impl Pool {
         class: usize,
         info: &ClassInfo,
         owner: Owner,
-    ) -> &'static Slab {
+    ) -> (&'static Slab, bool) {
         let slices = info.slices as usize;
         let dirty = pool.take(segment, run_mask(first, slices));
         self.figures.dirty_slices.sub(dirty);
@@ -371,7 +371,7 @@ impl Pool {
         let slab = &segment.slabs[first];
         slab.set_up(class, info);
         segment.owners[first].set(owner);
-        slab
+        (slab, dirty == 0)
     }
 }
 

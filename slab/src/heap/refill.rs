@@ -9,8 +9,9 @@ use std::alloc::Layout;
 use std::ptr;
 
 use super::Heap;
+use super::fallback::DECAY_ROUNDS;
 use crate::large::Place;
-use crate::layout::{Block, Owner, Slab};
+use crate::layout::{Block, Owner, SMALLEST, Slab};
 use crate::os;
 use crate::shard::Shard;
 
@@ -21,9 +22,32 @@ impl Heap {
     pub(crate) fn alloc_slow(&self, class: usize) -> Block {
         match self.acquire() {
             // SAFETY: the thread has the lease.
-            Some(shard) => unsafe { self.alloc_from(shard, class) },
+            Some(shard) => unsafe { self.alloc_from(shard, class, &mut false) },
             None => self.alloc_from_bucket(class),
         }
+    }
+
+    /// A zeroed block of a class; null when there is no memory. `bytes` were asked for.
+    ///
+    /// A block that has a slab of its own and pages that nobody has written to is not written to
+    /// here either: filling it would cost a fault per page, and memory that may never be needed.
+    pub(crate) fn alloc_class_zeroed(&self, class: usize, bytes: usize) -> Block {
+        if self.table.info(class).capacity > 1 {
+            return fill(self.alloc_class(class), bytes);
+        }
+        // SAFETY: the thread's shard or the sentinel; the class is one of the table's.
+        let block = unsafe { self.thread_shard().alloc_fast(class) };
+        if !block.is_null() {
+            return fill(block, bytes);
+        }
+        let mut clean = false;
+        let block = match self.acquire() {
+            // SAFETY: the thread has the lease.
+            Some(shard) => unsafe { self.alloc_from(shard, class, &mut clean) },
+            None => self.alloc_from_bucket(class),
+        };
+        // The free list's link was in its first words.
+        fill(block, if clean { bytes.min(SMALLEST) } else { bytes })
     }
 
     /// A block above the largest class or with stricter alignment than slabs give; null when there
@@ -51,9 +75,12 @@ impl Heap {
         block
     }
 
+    /// A block of a class. `clean` is set if it is the first of a fresh slab that reads as zeros,
+    /// but for the words of its link.
+    ///
     /// # Safety
     /// The caller has the shard.
-    unsafe fn alloc_from(&self, shard: &'static Shard, class: usize) -> Block {
+    unsafe fn alloc_from(&self, shard: &'static Shard, class: usize, clean: &mut bool) -> Block {
         // SAFETY: the caller has the shard, for all calls below.
         unsafe {
             // Taken back from a parked shard, the current slab may well have blocks.
@@ -76,7 +103,7 @@ impl Heap {
             if shard.next_current(class, &self.purged_in_slabs) {
                 return shard.alloc_fast(class);
             }
-            if self.adopt_slab(shard, class) {
+            if self.adopt_slab(shard, class, clean) {
                 let block = shard.alloc_fast(class);
                 // More slabs than before: the block just taken may be a peak by itself.
                 self.note_in_use(class, Some(shard));
@@ -92,13 +119,14 @@ impl Heap {
     ///
     /// # Safety
     /// The caller has the shard, whose class has no current slab.
-    unsafe fn adopt_slab(&self, shard: &'static Shard, class: usize) -> bool {
+    unsafe fn adopt_slab(&self, shard: &'static Shard, class: usize, clean: &mut bool) -> bool {
         let owner = shard.owner();
         let slab = match self.buckets[class].take(owner, &self.threshold) {
             // SAFETY: what the bucket hands out under its lock is ours from then on (rule B1).
             Some(slab) => unsafe { &*slab },
             None => {
-                let Some(fresh) = self.take_fresh(class, owner) else { return false };
+                let Some((fresh, zeros)) = self.take_fresh(class, owner) else { return false };
+                *clean = zeros;
                 fresh
             }
         };
@@ -107,9 +135,15 @@ impl Heap {
         true
     }
 
-    fn take_fresh(&self, class: usize, owner: Owner) -> Option<&'static Slab> {
-        let info = self.table.info(class);
-        self.pool.take(class, info, owner, &self.means())
+    /// A fresh slab, and whether it reads as zeros. Address space may be short because of large
+    /// blocks that are kept for reuse: these go before the answer is no.
+    fn take_fresh(&self, class: usize, owner: Owner) -> Option<(&'static Slab, bool)> {
+        let (info, means) = (self.table.info(class), self.means());
+        let fresh = self.pool.take(class, info, owner, &means);
+        if fresh.is_some() || self.fallback.decay(0, DECAY_ROUNDS, &means).bytes == 0 {
+            return fresh;
+        }
+        self.pool.take(class, info, owner, &means)
     }
 
     /// A block for a thread without a shard.
@@ -127,7 +161,7 @@ impl Heap {
             bucket.misses.add(1);
             self.note_in_use(class, None);
             let owner = Owner::BUCKET.full();
-            let Some(slab) = self.take_fresh(class, owner) else {
+            let Some((slab, _)) = self.take_fresh(class, owner) else {
                 self.failures.add(1);
                 return ptr::null_mut();
             };
@@ -136,4 +170,13 @@ impl Heap {
             unsafe { bucket.put(slab, &self.threshold) };
         }
     }
+}
+
+/// Fills the first bytes of a block, if it is one, with zeros.
+fn fill(block: Block, bytes: usize) -> Block {
+    if !block.is_null() {
+        // SAFETY: the callers have the block, and it holds as many bytes.
+        unsafe { ptr::write_bytes(block, 0, bytes) };
+    }
+    block
 }

@@ -24,7 +24,9 @@ mod segment;
 mod slab;
 mod table;
 
-pub(crate) use classes::{ClassInfo, LARGEST, MAX_CLASSES, class_of_common, class_of_layout};
+pub(crate) use classes::{
+    ClassInfo, LARGEST, MAX_CLASSES, SMALLEST, class_of_common, class_of_layout,
+};
 pub(crate) use link::{Block, ChainWord, LinkKey, MAX_CHAIN};
 pub(crate) use map::{ADDRESS_BITS, HeapId, Kind, SegmentMap};
 pub(crate) use owner::{Owner, OwnerCell, OwnerKind};
