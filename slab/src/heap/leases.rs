@@ -23,13 +23,10 @@ use crate::shard::lease::Unpark;
 /// Bytes of all tables.
 static TABLE_BYTES: SharedCounter = SharedCounter::new();
 
-thread_local! {
-    static TABLE: Cell<*const Table> = const { Cell::new(&raw const NO_TABLE) };
-}
+pub(super) static NO_TABLE: Table = Table { entries: [const { Entry::vacant() }; PLACES] };
 
-static NO_TABLE: Table = Table { entries: [const { Entry::vacant() }; PLACES] };
-
-struct Table {
+/// A thread's entries. Found through the thread's cell in [`local`].
+pub(super) struct Table {
     entries: [Entry; PLACES],
 }
 
@@ -75,7 +72,7 @@ pub(crate) fn shard(heap: &Heap) -> &'static Shard {
 }
 
 /// The thread's shard of an instance after all that can be done to have one; as
-/// [`local::acquire`](super::local::acquire).
+/// [`local::acquire`].
 #[cold]
 #[inline(never)]
 pub(crate) fn acquire(heap: &Heap) -> Option<&'static Shard> {
@@ -143,7 +140,8 @@ pub(crate) fn give_back() {
 /// [`local::arm`] refuses.
 pub(crate) fn end() {
     give_back();
-    let table = TABLE.with(|table| table.replace(&raw const NO_TABLE));
+    let table = local::table();
+    local::set_table(&raw const NO_TABLE);
     if !ptr::eq(table, &raw const NO_TABLE) {
         TABLE_BYTES.sub(table_bytes() as u64);
         // SAFETY: mapped in `make_table`, and no longer the thread's.
@@ -158,7 +156,7 @@ pub(crate) fn bytes() -> u64 {
 
 #[inline(always)]
 fn entry(heap: &Heap) -> &'static Entry {
-    let table = TABLE.with(Cell::get);
+    let table = local::table();
     // SAFETY:
     // 1. the cell holds the static table or the thread's own, which goes only in `end`, when
     //    nobody holds an entry; no reference to an entry is kept beyond one call;
@@ -192,19 +190,17 @@ fn take_known(heap: &Heap) -> Found {
 }
 
 fn make_table() -> Option<()> {
-    TABLE.with(|table| {
-        if !ptr::eq(table.get(), &raw const NO_TABLE) {
-            return Some(());
-        }
-        let made = os::map_aligned(table_bytes(), os::page_size());
-        if made.is_null() {
-            return None;
-        }
-        TABLE_BYTES.add(table_bytes() as u64);
-        // Zeros are a table of vacant entries.
-        table.set(made.cast());
-        Some(())
-    })
+    if !ptr::eq(local::table(), &raw const NO_TABLE) {
+        return Some(());
+    }
+    let made = os::map_aligned(table_bytes(), os::page_size());
+    if made.is_null() {
+        return None;
+    }
+    TABLE_BYTES.add(table_bytes() as u64);
+    // Zeros are a table of vacant entries.
+    local::set_table(made.cast());
+    Some(())
 }
 
 fn table_bytes() -> usize {
@@ -213,7 +209,7 @@ fn table_bytes() -> usize {
 
 /// Calls `each` for every entry whose heap still exists, inside its gate.
 fn visit_entries(each: impl Fn(&Entry, &Heap)) {
-    let table = TABLE.with(Cell::get);
+    let table = local::table();
     if ptr::eq(table, &raw const NO_TABLE) {
         return;
     }

@@ -12,6 +12,7 @@
 use std::cell::Cell;
 use std::ptr;
 
+use super::leases::{NO_TABLE, Table};
 use super::{Heap, leases};
 use crate::os;
 use crate::shard::lease::{LeaseWord, Unpark};
@@ -39,6 +40,7 @@ thread_local! {
             shard: Cell::new(&raw const SENTINEL),
             home: Cell::new(ptr::null()),
             phase: Cell::new(Phase::Running),
+            table: Cell::new(&raw const NO_TABLE),
         }
     };
 }
@@ -72,6 +74,8 @@ struct Local {
     shard: Cell<*const Shard>,
     home: Cell<*const Shard>,
     phase: Cell<Phase>,
+    /// Its shards of heap instances.
+    table: Cell<*const Table>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,6 +95,17 @@ pub(crate) fn shard() -> &'static Shard {
     let shard = LOCAL.shard();
     // SAFETY: the cell holds the sentinel or a leased shard; neither is ever freed.
     unsafe { &*shard }
+}
+
+/// The thread's table of leases, for [`leases`].
+#[inline(always)]
+pub(super) fn table() -> *const Table {
+    LOCAL.with(|local| local.table.get())
+}
+
+/// Changes it.
+pub(super) fn set_table(table: *const Table) {
+    LOCAL.with(|local| local.table.set(table));
 }
 
 /// The thread's shard after all that can be done to have one: leases one, takes the parked one back.

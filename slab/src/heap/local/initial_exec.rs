@@ -1,6 +1,6 @@
 //! The thread's cell in the static thread-local block.
 //!
-//! Owns 24 bytes of `.tdata` under a hidden name. A `thread_local!` of a shared library is found by
+//! Owns 32 bytes of `.tdata` under a hidden name. A `thread_local!` of a shared library is found by
 //! calling `__tls_get_addr`, which costs more than an allocation and may itself allocate; one of an
 //! executable is a load, but only where the compiler chooses to inline the accessor of another crate,
 //! and it does not always: the call took 15 % of an allocate/free pair. The
@@ -14,7 +14,7 @@
 
 use std::arch::{asm, global_asm};
 
-use super::{Local, SENTINEL, Shard};
+use super::{Local, NO_TABLE, SENTINEL, Shard};
 
 /// The cell's name in the object file.
 macro_rules! cell {
@@ -23,25 +23,28 @@ macro_rules! cell {
     };
 }
 
-// The initial value: no shard yet, so the sentinel; no home; `Phase::Running`.
+// The initial value: no shard yet, so the sentinel; no home; `Phase::Running`; no
+// table of leases.
 global_asm!(
     ".pushsection .tdata.flagstone_local, \"awT\", @progbits",
     concat!(".globl \"", cell!(), "\""),
     concat!(".hidden \"", cell!(), "\""),
     concat!(".type \"", cell!(), "\", @object"),
-    concat!(".size \"", cell!(), "\", 24"),
+    concat!(".size \"", cell!(), "\", 32"),
     ".p2align 3",
     concat!("\"", cell!(), "\":"),
     ".quad {sentinel}",
     ".quad 0",
     ".quad 0",
+    ".quad {no_table}",
     ".popsection",
     sentinel = sym SENTINEL,
+    no_table = sym NO_TABLE,
 );
 
 const _: () = {
-    assert!(size_of::<Local>() == 24 && align_of::<Local>() == 8);
-    assert!(std::mem::offset_of!(Local, shard) == 0);
+    assert!(size_of::<Local>() == 32 && align_of::<Local>() == 8);
+    assert!(std::mem::offset_of!(Local, shard) == 0 && std::mem::offset_of!(Local, table) == 24);
     assert!(super::Phase::Running as usize == 0);
 };
 
