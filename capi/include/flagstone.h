@@ -274,6 +274,41 @@ int flagstone_heap_dealloc(const flagstone_heap *heap, void *block, size_t size,
  * Errors: FLAGSTONE_FAILED, with `report` zeroed, after an internal error. */
 int flagstone_heap_purge(const flagstone_heap *heap, flagstone_purge_report *report);
 
+/* Enters: what this thread reads of `heap`'s blocks from now on is not freed before it leaves, if it is
+ * given up with flagstone_retire. Every enter needs a leave on the same thread. The first one of a thread
+ * registers it, which allocates.
+ *
+ * Ownership: none.
+ * Errors: FLAGSTONE_FAILED after an internal error, and in destructors of thread locals. */
+int flagstone_enter(const flagstone_heap *heap);
+
+/* Ends the latest flagstone_enter of this thread.
+ *
+ * Ownership: none.
+ * Errors: FLAGSTONE_INVALID when this thread has not entered; FLAGSTONE_FAILED after an internal error. */
+int flagstone_leave(const flagstone_heap *heap);
+
+/* Gives a block up for good: it is freed when every thread that has entered by now has left. Nobody who
+ * enters from now on may find it. NULL is allowed. A block of another heap ends the program.
+ *
+ * Ownership: the block is the library's; those who have entered may read it until they leave.
+ * Errors: FLAGSTONE_FAILED after an internal error; whether the block was taken is not known then. */
+int flagstone_retire(const flagstone_heap *heap, void *block);
+
+/* Pushes the heap's epoch one step on, and writes how many grace periods have ended so far. `epoch` may be
+ * NULL.
+ *
+ * Ownership: `epoch` is the caller's throughout.
+ * Errors: FLAGSTONE_FAILED, with `epoch` zeroed, after an internal error. */
+int flagstone_advance(const flagstone_heap *heap, uint64_t *epoch);
+
+/* Frees the retired blocks for which nobody has to be waited: this thread's, and what other threads have
+ * handed over. Writes how many were freed meanwhile. `blocks` may be NULL.
+ *
+ * Ownership: `blocks` is the caller's throughout.
+ * Errors: FLAGSTONE_FAILED, with `blocks` zeroed, after an internal error. */
+int flagstone_collect(const flagstone_heap *heap, uint64_t *blocks);
+
 #ifdef __cplusplus
 }
 #endif

@@ -9,6 +9,7 @@
 
 mod background;
 mod cxx;
+mod epoch;
 mod exit_table;
 mod heap;
 mod malloc;
@@ -24,6 +25,9 @@ mod stats;
 use std::ffi::{CStr, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use epoch::{
+    flagstone_advance, flagstone_collect, flagstone_enter, flagstone_leave, flagstone_retire,
+};
 pub use heap::{
     CHeap, HeapOptions, flagstone_heap_alloc, flagstone_heap_dealloc, flagstone_heap_free,
     flagstone_heap_owned, flagstone_heap_purge, flagstone_heap_realloc, flagstone_high_water_reset,

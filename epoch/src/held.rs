@@ -19,9 +19,11 @@ struct Held {
     participants: usize,
     /// Where the last of them entered.
     place: Option<&'static Location<'static>>,
+    /// Whether a warning was given since.
+    warned: bool,
 }
 
-thread_cell!(HELD: Cell<Held> = Cell::new(Held { participants: 0, place: None }));
+thread_cell!(HELD: Cell<Held> = Cell::new(Held { participants: 0, place: None, warned: false }));
 
 /// A participant of this thread is inside from now on.
 #[inline]
@@ -29,7 +31,7 @@ pub(crate) fn entered(place: &'static Location<'static>) {
     if COUNTS {
         HELD.with(|held| {
             let participants = held.get().participants + 1;
-            held.set(Held { participants, place: Some(place) });
+            held.set(Held { participants, place: Some(place), warned: false });
         });
     }
 }
@@ -43,6 +45,21 @@ pub(crate) fn left() {
             held.set(Held { participants: before.participants - 1, ..before });
         });
     }
+}
+
+/// For runtimes, before a worker sleeps: in debug builds, warns through `tracing` if a participant of the
+/// thread is inside, once until another enters. A task that keeps a guard across an `.await` is found so
+/// without [`no_guard_across_await`] around it. Returns whether it warned.
+pub fn warn_if_guard_held() -> bool {
+    let held = HELD.with(Cell::get);
+    if !COUNTS || held.participants == 0 || held.warned {
+        return false;
+    }
+    HELD.with(|cell| cell.set(Held { warned: true, ..held }));
+    if let Some(place) = held.place {
+        tracing::warn!(%place, "a thread goes to sleep with a guard: retired memory waits for it");
+    }
+    true
 }
 
 /// Runs `future`; in debug builds, panics when one of its polls returns while a participant of the

@@ -85,7 +85,7 @@ pub use carrier::{Carrier, Seat};
 pub use domain::{Builder, ConfigError, Domain, Maintenance};
 pub use grace::{Grace, GraceToken};
 pub use guard::Guard;
-pub use held::no_guard_across_await;
+pub use held::{no_guard_across_await, warn_if_guard_held};
 pub use participant::{NotEntered, Participant};
 pub use retire::RetireError;
 pub use stall::GuardReport;

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use common::{DEADLINE, Gate, eventually};
-use flagstone_epoch::{Domain, Grace, no_guard_across_await};
+use flagstone_epoch::{Domain, Grace, no_guard_across_await, warn_if_guard_held};
 
 /// Wakes a thread.
 struct Unpark(Thread);
@@ -149,4 +149,19 @@ fn a_guard_held_across_an_await_is_found() {
     let message = panicked.expect_err("a guard was held");
     let message = message.downcast_ref::<String>().expect("a message");
     assert!(message.contains("waiting.rs"), "{message}");
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn a_guard_held_into_sleep_is_warned_of_once() {
+    let domain = Domain::new();
+    let participant = domain.register();
+    assert!(!warn_if_guard_held());
+    for _ in 0..2 {
+        let guard = participant.pin();
+        assert!(warn_if_guard_held());
+        assert!(!warn_if_guard_held(), "once per guard");
+        drop(guard);
+        assert!(!warn_if_guard_held());
+    }
 }

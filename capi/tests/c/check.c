@@ -168,6 +168,44 @@ static void check_heaps(void)
     CHECK(flagstone_verify() == 1);
 }
 
+/* Leaves as soon as main says so, and enters before. */
+static void *reader(void *gate)
+{
+    CHECK(flagstone_enter(NULL) == FLAGSTONE_OK);
+    pthread_barrier_wait(gate);
+    pthread_barrier_wait(gate);
+    CHECK(flagstone_leave(NULL) == FLAGSTONE_OK);
+    return NULL;
+}
+
+static void check_epochs(void)
+{
+    pthread_barrier_t gate;
+    pthread_t thread;
+    flagstone_stats_t stats;
+    uint64_t freed, epoch;
+    CHECK(flagstone_leave(NULL) == FLAGSTONE_INVALID);
+    unsigned char *block = flagstone_alloc(1000, 0);
+    CHECK(block != NULL);
+    fill(block, 1000, 0x22);
+    CHECK(pthread_barrier_init(&gate, NULL, 2) == 0);
+    CHECK(pthread_create(&thread, NULL, reader, &gate) == 0);
+    pthread_barrier_wait(&gate);
+    CHECK(flagstone_retire(NULL, block) == FLAGSTONE_OK);
+    for (int i = 0; i < 10; i++) {
+        CHECK(flagstone_advance(NULL, &epoch) == FLAGSTONE_OK);
+        CHECK(flagstone_collect(NULL, &freed) == FLAGSTONE_OK && freed == 0);
+    }
+    check_filled(block, 1000, 0x22);
+    CHECK(flagstone_stats(NULL, &stats) == FLAGSTONE_OK && stats.retired >= 1000);
+    pthread_barrier_wait(&gate);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(flagstone_collect(NULL, &freed) == FLAGSTONE_OK && freed == 1);
+    CHECK(flagstone_stats(NULL, &stats) == FLAGSTONE_OK && stats.retired == 0);
+    CHECK(flagstone_enter(NULL) == FLAGSTONE_OK && flagstone_leave(NULL) == FLAGSTONE_OK);
+    CHECK(flagstone_retire(NULL, NULL) == FLAGSTONE_OK);
+}
+
 int main(void)
 {
     puts(flagstone_version_borrowed());
@@ -175,6 +213,7 @@ int main(void)
     check_refusals();
     check_heaps();
     check_threads();
+    check_epochs();
     check_purge();
     print_stats();
     return 0;

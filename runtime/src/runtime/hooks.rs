@@ -3,7 +3,7 @@
 //! | Tokio calls | Flagstone does |
 //! |---|---|
 //! | `on_thread_start` | [`thread::lease`]: the worker has its shard before its first task |
-//! | `on_thread_park` | [`thread::park`]: posts the outbox, drains the inbox, steps back from the shard |
+//! | `on_thread_park` | [`thread::park`]: posts the outbox, drains the inbox, steps back from the shard; debug builds warn of an epoch guard that is held |
 //! | `on_thread_unpark` | nothing: the first allocation takes the shard back |
 //! | `on_thread_stop` | [`thread::give_back`] |
 //!
@@ -87,6 +87,7 @@ impl Hooks {
         });
         tokio.on_thread_park(move || {
             run(&park);
+            flagstone_epoch::warn_if_guard_held();
             thread::park();
         });
         tokio.on_thread_unpark(move || run(&unpark));

@@ -1,6 +1,8 @@
 //! The scavenger: a thread that returns free memory while the program does something else.
 //!
-//! Every pass is one [`Heap::scavenge`]: it claims parked and idle shards, drains their inboxes,
+//! Every pass begins with every epoch domain of the process ([`Domain::maintain`]), whose stalled guards
+//! it reports and whose retired objects it reclaims where no guard keeps them; some are blocks, which
+//! the pass can give back then. The rest is one [`Heap::scavenge`]: it claims parked and idle shards, drains their inboxes,
 //! returns empty slabs and purges what has been free for longer than the heap's decay. Without it
 //! the slow paths of the heap do the same, but only for threads that allocate; with it an idle
 //! program shrinks, too.
@@ -20,6 +22,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use flagstone_epoch::Domain;
 use flagstone_slab::{Heap, thread};
 use flagstone_telemetry::{ScavengerSnapshot, did_something};
 
@@ -172,6 +175,9 @@ impl Shared {
 fn run(shared: &Shared, heap: &Heap, mut pace: Pace) {
     while shared.sleep(pace.interval(heap.decay())) {
         let start = Instant::now();
+        for domain in Domain::all() {
+            domain.maintain();
+        }
         let report = heap.scavenge();
         let took = start.elapsed();
         pace.after_pass(took, did_something(&report));
@@ -216,6 +222,22 @@ mod tests {
             scavenger.wake();
             wait_until(|| figures.snapshot().passes == pass);
         }
+    }
+
+    #[test]
+    fn a_pass_reclaims_what_no_guard_keeps_in_any_domain() {
+        let domain = Domain::new();
+        let participant = domain.register();
+        let guard = participant.pin();
+        participant.defer_drop(Box::new([0u64; 4]));
+        participant.flush();
+        let scavenger =
+            Config::default().interval(Duration::from_millis(1)).spawn().expect("spawn");
+        let figures = scavenger.figures();
+        wait_until(|| figures.snapshot().passes >= 5);
+        assert_eq!(domain.snapshot().pending.blocks, 1);
+        drop(guard);
+        wait_until(|| domain.snapshot().pending.blocks == 0);
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Heap {
         // SAFETY: the caller's contract.
         unsafe {
             if self.retires {
-                return self.retire_freed(block);
+                return self.retire_here(block);
             }
             self.free_any(block.as_ptr())
         }

@@ -56,7 +56,7 @@ impl Heap {
         unsafe {
             ptr::copy_nonoverlapping(block, moved, old.size().min(new.size()));
             match NonNull::new(block) {
-                Some(retired) if self.retires => self.retire_freed(retired),
+                Some(retired) if self.retires => self.retire_here(retired),
                 _ => self.free_any(block),
             }
         }

@@ -116,13 +116,17 @@ impl Heap {
         self.retires
     }
 
-    /// Takes back a block of a heap whose frees are all retired.
+    /// Retires a block for callers without a participant at hand: through that of the calling thread, if
+    /// it has [joined](Self::join_domain) the heap's domain, else through the domain's own batch, under
+    /// a lock. Takes the block whatever is pending.
+    ///
+    /// A block that is not this heap's ends the process, as freeing it would.
     ///
     /// # Safety
-    /// The caller gives up `block`, a block in use of this heap, which no reader finds from now on.
+    /// As [`retire`](Self::retire).
     #[cold]
     #[inline(never)]
-    pub(super) unsafe fn retire_freed(&self, block: NonNull<u8>) {
+    pub unsafe fn retire_here(&self, block: NonNull<u8>) {
         let bytes = self.retired_size(block);
         self.count_retired(bytes);
         let context = self.retire_context();
