@@ -2,9 +2,15 @@
 //!
 //! Owns the lock-protected tier. It serves threads that have no shard (every shard leased, thread
 //! ending, own shard claimed by the scavenger) and carries partly used slabs from long-idle shards to
-//! active ones. Protocol (rule B1): a slab whose owner word says *bucket* belongs to the holder of its
+//! active ones. And it lends: a shard that uses less than a page of a class gets runs of a few blocks
+//! of a *common* slab instead of a slab, and with it a page, of its own. So the first blocks of many
+//! threads lie together: what lives long in a thread that allocates little pins a few bytes and not a
+//! page per class. Protocol (rule B1): a slab whose owner word says *bucket* belongs to the holder of its
 //! class's bucket lock; whoever meets such a word asks the bucket, which looks at the word again
 //! under its lock. Lock order: a bucket's lock is never held while another lock is taken.
+
+use std::cell::Cell;
+use std::ptr;
 
 use crate::counter::{Counter, SharedCounter, came_and_went};
 use crate::layout::{Block, LinkKey, Owner, OwnerKind, Slab, SlabList, SlabPtr};
@@ -22,13 +28,39 @@ pub(crate) struct Bucket {
     frees: Counter,
     /// Times that a fresh slab was needed.
     pub(crate) misses: SharedCounter,
+    /// Blocks lent to shards, which count them as theirs. Written under the lock.
+    lent: Counter,
     /// Slabs in the list, so that shards in search of one need no lock to see that there is none.
     listed: Counter,
+    /// Slabs that are open.
+    opened: Counter,
 }
 
 pub(crate) struct BucketSlabs {
-    /// Slabs with free blocks. Full ones are in no list and marked in their owner word.
+    /// The slabs that serve, or null: they have free blocks and are in no list, so that no shard takes
+    /// them over. One for each [`Grade`].
+    open: [Cell<SlabPtr>; GRADES],
+    /// Other slabs with free blocks. Full ones are in no list and marked in their owner word.
     partial: SlabList,
+    /// Whether anything happened lately.
+    rest: Rest,
+}
+
+/// Which of its blocks a shard borrows, 0 for the very first: those of one grade lie together,
+/// whichever shard has them, because the fewer a shard has had, the longer they tend to live.
+pub(crate) type Grade = usize;
+
+/// Grades of lent blocks. Threads without a shard take theirs from the first.
+pub(crate) const GRADES: Grade = 3;
+
+/// When the bucket came to rest: nothing has been taken or given since.
+struct Rest {
+    /// Blocks that had moved until then.
+    moves: Cell<u64>,
+    /// In coarse milliseconds.
+    since: Cell<u32>,
+    /// Whether its slabs were purged in this rest.
+    purged: Cell<bool>,
 }
 
 // SAFETY: the raw pointers name slabs that the lock's holder owns (rule B1).
@@ -59,11 +91,17 @@ pub(crate) enum BucketFree {
 impl Bucket {
     pub(crate) const fn new() -> Self {
         Self {
-            slabs: CountedLock::new(BucketSlabs { partial: SlabList::new() }),
+            slabs: CountedLock::new(BucketSlabs {
+                open: [const { Cell::new(ptr::null()) }; GRADES],
+                partial: SlabList::new(),
+                rest: Rest { moves: Cell::new(0), since: Cell::new(0), purged: Cell::new(false) },
+            }),
             allocs: Counter::new(),
             frees: Counter::new(),
             misses: SharedCounter::new(),
+            lent: Counter::new(),
             listed: Counter::new(),
+            opened: Counter::new(),
         }
     }
 
@@ -75,28 +113,69 @@ impl Bucket {
         threshold: &ContentionThreshold,
     ) -> BucketAlloc {
         let slabs = self.slabs.lock(threshold);
-        // SAFETY: the lock makes the listed slabs ours (rule B1).
+        // SAFETY: the lock makes the bucket's slabs ours (rule B1).
         unsafe {
-            let Some(slab) = slabs.partial.first().as_ref() else {
-                return BucketAlloc { block: std::ptr::null_mut(), filled: false };
+            let Some(slab) = self.open_slab(&slabs, 0) else {
+                return BucketAlloc { block: ptr::null_mut(), filled: false };
             };
             let block = match slab.pop(key) {
                 Some(block) => block,
                 None => {
                     slab.link_more(key, purged_bytes);
-                    slab.pop(key).unwrap_or(std::ptr::null_mut())
+                    slab.pop(key).unwrap_or(ptr::null_mut())
                 }
             };
             debug_check!(!block.is_null(), "a bucket listed a slab without free blocks");
-            let filled = slab.is_full();
-            if filled {
-                slabs.partial.remove(slab);
-                self.listed.sub(1);
-                owner_word(slab).set(Owner::BUCKET.full());
-            }
             self.allocs.add(1);
-            BucketAlloc { block, filled }
+            BucketAlloc { block, filled: self.close_if_full(&slabs, 0, slab) }
         }
+    }
+
+    /// Lends up to `most` blocks of one slab; `None` when no slab of the bucket has one. They count
+    /// as out of their slab, and for the borrower's statistics as free.
+    pub(crate) fn lend(
+        &self,
+        most: u32,
+        grade: Grade,
+        key: LinkKey,
+        purged_bytes: &SharedCounter,
+        threshold: &ContentionThreshold,
+    ) -> Option<Chain> {
+        let slabs = self.slabs.lock(threshold);
+        // SAFETY: the lock makes the bucket's slabs ours (rule B1).
+        unsafe {
+            let slab = self.open_slab(&slabs, grade)?;
+            owner_word(slab).set(Owner::COMMON);
+            if slab.free.get().is_null() {
+                slab.link_more(key, purged_bytes);
+            }
+            let head = slab.pop(key)?;
+            let mut chain = Chain { slab, head, tail: head, count: 1 };
+            while chain.count < most
+                && let Some(block) = slab.pop(key)
+            {
+                key.set_next(chain.tail, block);
+                (chain.tail, chain.count) = (block, chain.count + 1);
+            }
+            key.set_next(chain.tail, ptr::null_mut());
+            self.lent.add(u64::from(chain.count));
+            self.close_if_full(&slabs, grade, slab);
+            Some(chain)
+        }
+    }
+
+    /// Takes lent blocks back that nobody used.
+    ///
+    /// # Safety
+    /// The caller owns the chain, lent by this bucket.
+    pub(crate) unsafe fn unlend(
+        &self,
+        chain: &Chain,
+        key: LinkKey,
+        threshold: &ContentionThreshold,
+    ) -> BucketFree {
+        // SAFETY: by contract.
+        unsafe { self.put_back(chain, key, false, threshold) }
     }
 
     /// Takes back a chain of blocks of a slab whose owner word said *bucket*.
@@ -110,6 +189,19 @@ impl Bucket {
         key: LinkKey,
         threshold: &ContentionThreshold,
     ) -> BucketFree {
+        // SAFETY: by contract.
+        unsafe { self.put_back(chain, key, true, threshold) }
+    }
+
+    /// # Safety
+    /// As [`free`](Self::free).
+    unsafe fn put_back(
+        &self,
+        chain: &Chain,
+        key: LinkKey,
+        counted: bool,
+        threshold: &ContentionThreshold,
+    ) -> BucketFree {
         let slabs = self.slabs.lock(threshold);
         // SAFETY: the blocks keep their slab in use; once the word says bucket under the lock the
         // slab is ours (rule B1).
@@ -120,21 +212,62 @@ impl Bucket {
                 return BucketFree::Moved;
             }
             let empty = slab.push_chain(key, chain.head, chain.tail, chain.count);
-            self.frees.add(u64::from(chain.count));
+            if counted {
+                self.frees.add(u64::from(chain.count));
+            } else {
+                self.lent.sub(u64::from(chain.count));
+            }
+            if slabs.open.iter().any(|open| ptr::eq(open.get(), slab)) {
+                return BucketFree::Done;
+            }
             if word.get().is_full() {
-                word.set(Owner::BUCKET);
+                word.set(word.get().not_full());
                 slabs.partial.push(slab);
                 self.listed.add(1);
             }
-            // The last listed slab stays, so that one block that comes and goes does not move a
-            // slab each time.
-            if empty && self.listed.get() > 1 {
+            // The last slab stays, so that one block that comes and goes does not move a slab each
+            // time.
+            if empty && self.listed.get() + self.opened.get() > 1 {
                 slabs.partial.remove(slab);
                 self.listed.sub(1);
                 return BucketFree::Emptied(slab);
             }
         }
         BucketFree::Done
+    }
+
+    /// The slab that serves a grade: the open one, or else a listed one, which is opened.
+    ///
+    /// # Safety
+    /// The caller holds the lock of `slabs`.
+    unsafe fn open_slab(&self, slabs: &BucketSlabs, grade: Grade) -> Option<&'static Slab> {
+        let open = &slabs.open[grade];
+        // SAFETY: by contract; the slabs of a bucket are in use (rule B1).
+        unsafe {
+            if open.get().is_null() {
+                let listed = slabs.partial.first();
+                if listed.is_null() {
+                    return None;
+                }
+                slabs.partial.remove(listed);
+                self.listed.sub(1);
+                open.set(listed);
+                self.opened.add(1);
+            }
+            open.get().as_ref()
+        }
+    }
+
+    /// Closes the open slab of a grade if its last block is out; returns whether it was.
+    fn close_if_full(&self, slabs: &BucketSlabs, grade: Grade, slab: &Slab) -> bool {
+        let filled = slab.is_full();
+        if filled {
+            slabs.open[grade].set(ptr::null());
+            self.opened.sub(1);
+            let word = owner_word(slab);
+            word.set(word.get().full());
+        }
+        filled
     }
 
     /// Holds the lock without timing the hold: over a fork.
@@ -169,8 +302,24 @@ impl Bucket {
     /// # Safety
     /// The caller owns the slab, which is in no list, and gives it up.
     pub(crate) unsafe fn put(&self, slab: &Slab, threshold: &ContentionThreshold) {
+        // SAFETY: by contract.
+        unsafe { self.put_as(Owner::BUCKET, slab, threshold) }
+    }
+
+    /// The same for a slab whose blocks may have been lent.
+    ///
+    /// # Safety
+    /// As [`put`](Self::put).
+    pub(crate) unsafe fn put_common(&self, slab: &Slab, threshold: &ContentionThreshold) {
+        // SAFETY: by contract.
+        unsafe { self.put_as(Owner::COMMON, slab, threshold) }
+    }
+
+    /// # Safety
+    /// As [`put`](Self::put).
+    unsafe fn put_as(&self, word: Owner, slab: &Slab, threshold: &ContentionThreshold) {
         let slabs = self.slabs.lock(threshold);
-        owner_word(slab).set(Owner::BUCKET);
+        owner_word(slab).set(word);
         // SAFETY: by contract.
         unsafe { slabs.partial.push(slab) };
         self.listed.add(1);
@@ -194,13 +343,21 @@ impl Bucket {
 
     /// Takes out a slab without blocks in use, for a purge.
     pub(crate) fn take_empty(&self, threshold: &ContentionThreshold) -> Option<SlabPtr> {
-        if self.listed.get() == 0 {
+        if self.is_bare() {
             return None;
         }
         let slabs = self.slabs.lock(threshold);
-        let mut slab = slabs.partial.first();
-        // SAFETY: the lock makes the listed slabs ours (rule B1).
+        // SAFETY: the lock makes the bucket's slabs ours (rule B1).
         unsafe {
+            for open in &slabs.open {
+                if let Some(slab) = open.get().as_ref()
+                    && slab.out() == 0
+                {
+                    self.opened.sub(1);
+                    return Some(open.replace(ptr::null()));
+                }
+            }
+            let mut slab = slabs.partial.first();
             while let Some(listed) = slab.as_ref() {
                 if listed.out() == 0 {
                     slabs.partial.remove(listed);
@@ -211,6 +368,65 @@ impl Bucket {
             }
         }
         None
+    }
+
+    /// Whether the bucket has no slab with free blocks; advice.
+    fn is_bare(&self) -> bool {
+        self.listed.get() == 0 && self.opened.get() == 0
+    }
+
+    /// Takes out every slab of a bucket that has rested for an age and was not purged since, for the
+    /// holder of a shard, whose word they get. They come
+    /// back by [`put_common`](Self::put_common).
+    ///
+    /// A purge cannot hold the lock (rule L1). Blocks freed meanwhile go to that shard, which passes
+    /// them on.
+    pub(crate) fn take_rested(
+        &self,
+        owner: Owner,
+        now: u32,
+        age_millis: u32,
+        threshold: &ContentionThreshold,
+    ) -> SlabList {
+        let taken = SlabList::new();
+        if self.is_bare() {
+            return taken;
+        }
+        let slabs = self.slabs.lock(threshold);
+        let rest = &slabs.rest;
+        let (allocs, frees) = (self.allocs.get(), self.frees.get());
+        let moves = allocs.wrapping_add(frees).wrapping_add(self.lent.get());
+        if moves != rest.moves.get() {
+            rest.moves.set(moves);
+            rest.since.set(now);
+            rest.purged.set(false);
+        }
+        if rest.purged.get() || now.wrapping_sub(rest.since.get()) < age_millis {
+            return taken;
+        }
+        rest.purged.set(true);
+        // SAFETY: the lock makes the bucket's slabs ours (rule B1); from here on they are the
+        // shard's, by their word.
+        unsafe {
+            for open in slabs.open.iter().map(|open| open.replace(ptr::null())) {
+                if !open.is_null() {
+                    self.opened.sub(1);
+                    owner_word(&*open).set(owner);
+                    taken.push(open);
+                }
+            }
+            loop {
+                let slab = slabs.partial.first();
+                if slab.is_null() {
+                    break;
+                }
+                slabs.partial.remove(slab);
+                self.listed.sub(1);
+                owner_word(&*slab).set(owner);
+                taken.push(slab);
+            }
+        }
+        taken
     }
 
     /// Blocks allocated and taken back here so far. Any thread.

@@ -49,7 +49,10 @@ fn counters_are_exact_on_one_thread() {
         let after = class(&heap.snapshot(), bytes as u64);
         assert_eq!(after.frees - before.frees, 1_000);
         assert_eq!(after.in_use, before.in_use);
-        assert!(after.slabs <= before.slabs + 2, "empty slabs go back, but for one reserve");
+        assert!(
+            after.slabs <= before.slabs + 5,
+            "empty slabs go back, but for the current one, a reserve and the bucket's three"
+        );
     }
 }
 

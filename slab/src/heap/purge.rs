@@ -29,11 +29,13 @@ impl Heap {
         let mut budget = RangeBudget::of(usize::MAX);
         let own = self.thread_shard();
         if !own.is_sentinel() {
-            self.settle(own);
             // SAFETY: the thread has the lease.
             unsafe {
+                self.return_lent(own);
+                own_part_bytes = self.purge_rested_buckets(own, 0, &mut budget);
+                self.settle(own);
                 slabs_returned += self.return_empty_slabs(own, os::coarse_millis());
-                own_part_bytes = self.purge_partial_slabs(own, &mut budget);
+                own_part_bytes += self.purge_partial_slabs(own, &mut budget);
             }
         }
         for class in 0..self.table.len() {

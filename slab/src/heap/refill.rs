@@ -15,6 +15,9 @@ use crate::layout::{Block, Owner, SMALLEST, Slab};
 use crate::os;
 use crate::shard::Shard;
 
+/// Shards that a heap has before they borrow.
+const FEW_SHARDS: usize = 4;
+
 impl Heap {
     /// A block of a class when the thread's current slab has none; null when there is no memory.
     #[cold]
@@ -88,6 +91,10 @@ impl Heap {
             if !block.is_null() {
                 return block;
             }
+            let block = shard.take_lent(class);
+            if !block.is_null() {
+                return block;
+            }
             if shard.extend_ready(class, &self.purged_in_slabs) {
                 return shard.alloc_fast(class);
             }
@@ -103,6 +110,11 @@ impl Heap {
             if shard.next_current(class, &self.purged_in_slabs) {
                 return shard.alloc_fast(class);
             }
+            let block = self.borrow(shard, class);
+            if !block.is_null() {
+                self.tell_growth();
+                return block;
+            }
             if self.adopt_slab(shard, class, clean) {
                 let block = shard.alloc_fast(class);
                 // More slabs than before: the block just taken may be a peak by itself.
@@ -113,6 +125,37 @@ impl Heap {
         }
         self.failures.add(1);
         ptr::null_mut()
+    }
+
+    /// A block of the class's common slab, and a few more for later, if the shard uses so little of
+    /// the class that a slab of its own would waste most of a page; else null. With few shards, common
+    /// slabs would cost about as many pages as they save.
+    ///
+    /// # Safety
+    /// The caller has the shard, whose class has no slab and no lent block.
+    unsafe fn borrow(&self, shard: &'static Shard, class: usize) -> Block {
+        if self.shards.len() <= FEW_SHARDS {
+            return ptr::null_mut();
+        }
+        let wanted = shard.blocks_to_borrow(class, self.table.info(class), os::page_size());
+        let Some((most, grade)) = wanted else { return ptr::null_mut() };
+        let bucket = &self.buckets[class];
+        loop {
+            if let Some(chain) =
+                bucket.lend(most, grade, self.key(), &self.purged_in_slabs, &self.threshold)
+            {
+                // SAFETY: by contract; the chain is ours.
+                unsafe {
+                    shard.keep_lent(class, &chain);
+                    return shard.take_lent(class);
+                }
+            }
+            let Some((slab, _)) = self.take_fresh(class, Owner::COMMON.full()) else {
+                return ptr::null_mut();
+            };
+            // SAFETY: as in `alloc_from_bucket`.
+            unsafe { bucket.put_common(slab, &self.threshold) };
+        }
     }
 
     /// Brings a slab from the bucket or the pool and makes it current.

@@ -71,7 +71,7 @@ impl Heap {
             if owner_word(slab).get() == shard.owner() {
                 return self.take_back(shard, &Chain::single(slab, block, shard.key()));
             }
-            if slab.block_bytes.get() >= GATHER_MAX {
+            if slab.block_bytes.get() >= GATHER_MAX || owner_word(slab).get().is_common() {
                 return self.post_chain(shard, Chain::single(slab, block, shard.key()));
             }
             if let Some(chain) = shard.outbox.gather(slab, block, shard.key()) {
@@ -304,6 +304,28 @@ impl Heap {
         unsafe {
             self.post_outbox(shard);
             self.drain(shard);
+        }
+    }
+
+    /// Gives the blocks back that buckets lent to the shard and it did not use.
+    ///
+    /// # Safety
+    /// The caller has the shard.
+    pub(crate) unsafe fn return_lent(&self, shard: &Shard) {
+        for class in 0..self.table.len() {
+            // SAFETY: by contract; what comes out of the shard is ours.
+            unsafe {
+                let Some(chain) = shard.take_all_lent(class) else { continue };
+                match self.buckets[class].unlend(&chain, self.key(), &self.threshold) {
+                    BucketFree::Done => {}
+                    BucketFree::Emptied(slab) => self.give_slab(slab),
+                    // A shard took the slab over: to it, these are blocks that somebody frees.
+                    BucketFree::Moved => {
+                        shard.count_lent_as_used(class, chain.count);
+                        self.post_chain(shard, chain);
+                    }
+                }
+            }
         }
     }
 

@@ -12,7 +12,8 @@ use std::ptr::NonNull;
 use super::Heap;
 use super::fallback::DECAY_ROUNDS;
 use super::pool::DecayLimit;
-use crate::layout::Block;
+use crate::layout::{Block, Slab};
+use crate::os::{self, debug_check};
 use crate::shard::Shard;
 use crate::shard::lease::{LeaseWord, Take};
 use crate::stats::ScavengeReport;
@@ -86,6 +87,7 @@ impl Heap {
     pub(crate) fn scavenge_with(&self, limit: DecayLimit) -> Pass {
         let mut pass = Pass::default();
         let mut budget = RangeBudget::of(usize::MAX);
+        let mut buckets_purged = false;
         for shard in self.shards.iter() {
             if shard.lease.try_claim() != Take::Taken {
                 match shard.lease.word() {
@@ -98,6 +100,10 @@ impl Heap {
             pass.report.shards_claimed += 1;
             // SAFETY: claimed.
             unsafe {
+                if !std::mem::replace(&mut buckets_purged, true) {
+                    let age = limit.age_millis;
+                    pass.part_bytes += self.purge_rested_buckets(shard, age, &mut budget);
+                }
                 self.post_outbox(shard);
                 let drained = self.drain(shard);
                 pass.report.blocks_drained += drained;
@@ -161,6 +167,7 @@ impl Heap {
         let since = shard.resting_since.get();
         // SAFETY: by contract, for all calls below.
         unsafe {
+            self.return_lent(shard);
             pass.report.slabs_returned += self.return_empty_slabs(shard, since);
             if !shard.purged_in_this_rest() {
                 self.tell_all(shard);
@@ -206,22 +213,58 @@ impl Heap {
         budget: &mut RangeBudget,
     ) -> u64 {
         let mut bytes = 0;
-        let mut purge = |start: Block, bytes: usize| {
-            budget.run(bytes, || {
-                // SAFETY: the range is a whole number of pages of a slab of the shard's, and holds
-                // free blocks only.
-                NonNull::new(start).is_some_and(|start| unsafe { self.backing.purge(start, bytes) })
-            })
-        };
         for class in 0..self.table.len() {
             // SAFETY: by contract.
             unsafe {
                 shard.for_each_partial(class, |slab| {
-                    bytes += slab.purge_parts(shard.key(), &self.purged_in_slabs, &mut purge);
+                    bytes += self.purge_parts(slab, budget);
                 });
             }
         }
         bytes
+    }
+
+    /// Gives back the pages of buckets' slabs that hold free blocks only, where nobody has taken or
+    /// given a block for an age; returns the bytes. The slabs are the shard's meanwhile, because no
+    /// lock is held over a system call.
+    ///
+    /// # Safety
+    /// The caller has the shard, and drains its inbox afterwards.
+    pub(crate) unsafe fn purge_rested_buckets(
+        &self,
+        shard: &Shard,
+        age_millis: u32,
+        budget: &mut RangeBudget,
+    ) -> u64 {
+        let now = os::coarse_millis();
+        let mut bytes = 0;
+        for (class, bucket) in self.buckets[..self.table.len()].iter().enumerate() {
+            let rested = bucket.take_rested(shard.owner(), now, age_millis, &self.threshold);
+            // SAFETY: by contract; the bucket's lock made the slabs the shard's, and in our list.
+            unsafe {
+                while let Some(slab) = rested.first().as_ref() {
+                    debug_check!(slab.class.get() as usize == class, "a slab of another class");
+                    rested.remove(slab);
+                    bytes += self.purge_parts(slab, budget);
+                    bucket.put_common(slab, &self.threshold);
+                }
+            }
+        }
+        bytes
+    }
+
+    /// # Safety
+    /// The caller owns the slab.
+    unsafe fn purge_parts(&self, slab: &Slab, budget: &mut RangeBudget) -> u64 {
+        let purge = |start: Block, bytes: usize| {
+            budget.run(bytes, || {
+                // SAFETY: the range is a whole number of pages of a slab of ours, and holds free
+                // blocks only.
+                NonNull::new(start).is_some_and(|start| unsafe { self.backing.purge(start, bytes) })
+            })
+        };
+        // SAFETY: by contract.
+        unsafe { slab.purge_parts(self.key(), &self.purged_in_slabs, purge) }
     }
 
     /// Hands the shard's partly used slabs to the buckets.

@@ -14,6 +14,8 @@ use crate::sync::{AtomicUsize, Ordering};
 
 const FULL: usize = 1;
 const BUCKET: usize = 2;
+/// Beside `BUCKET`.
+const COMMON: usize = 4;
 
 /// An owner word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,17 +35,32 @@ pub(crate) enum OwnerKind {
 impl Owner {
     pub(crate) const NONE: Owner = Owner(0);
     pub(crate) const BUCKET: Owner = Owner(BUCKET);
+    /// The bucket too, and blocks of the slab were lent to shards that use few of its class: their
+    /// frees come one by one and go straight to the bucket, so that they are counted at once.
+    pub(crate) const COMMON: Owner = Owner(BUCKET | COMMON);
 
-    /// The word of a shard, by its address, a multiple of 4.
+    const COMMON_WORD: usize = Self::COMMON.0;
+
+    /// The word of a shard, by its address, a multiple of 8.
     #[inline(always)]
     pub(crate) fn shard(address: usize) -> Self {
-        debug_assert!(address != 0 && address & (FULL | BUCKET) == 0);
+        debug_assert!(address != 0 && address & (FULL | BUCKET | COMMON) == 0);
         Self(address)
     }
 
     /// The same owner, marked full.
     pub(crate) fn full(self) -> Self {
         Self(self.0 | FULL)
+    }
+
+    /// The same owner, not marked full.
+    pub(crate) fn not_full(self) -> Self {
+        Self(self.0 & !FULL)
+    }
+
+    /// Whether the slab is a bucket's common one, full or not.
+    pub(crate) fn is_common(self) -> bool {
+        self.not_full() == Self::COMMON
     }
 
     /// Whether the slab is marked full.
@@ -55,7 +72,7 @@ impl Owner {
     pub(crate) fn kind(self) -> OwnerKind {
         match self.0 & !FULL {
             0 => OwnerKind::None,
-            BUCKET => OwnerKind::Bucket,
+            BUCKET | Self::COMMON_WORD => OwnerKind::Bucket,
             address => OwnerKind::Shard(address),
         }
     }
@@ -87,14 +104,17 @@ mod tests {
 
     #[test]
     fn full_is_a_mark_on_any_owner_and_comes_off_again() {
-        for owner in [Owner::NONE, Owner::BUCKET, Owner::shard(0x7000_1000)] {
+        for owner in [Owner::NONE, Owner::BUCKET, Owner::COMMON, Owner::shard(0x7000_1000)] {
             assert!(!owner.is_full());
             assert!(owner.full().is_full());
             assert_ne!(owner.full(), owner);
+            assert_eq!(owner.full().not_full(), owner);
+            assert_eq!(owner.full().is_common(), owner == Owner::COMMON);
             assert_eq!(owner.full().kind(), owner.kind());
         }
         assert_eq!(Owner::shard(0x7000_1000).kind(), OwnerKind::Shard(0x7000_1000));
         assert_eq!(Owner::BUCKET.kind(), OwnerKind::Bucket);
+        assert_eq!(Owner::COMMON.kind(), OwnerKind::Bucket);
         assert_eq!(Owner::NONE.kind(), OwnerKind::None);
     }
 }

@@ -1,12 +1,13 @@
 //! Pages of a partly used slab that hold free blocks only: given back, and linked again later.
 //!
-//! Owns the meaning of `Slab::purged`. A slab is cut into up to 16 *parts*: whole pages, each a
-//! sixteenth of the slab where pages are small enough. A part may be purged when every block that
+//! Owns the meaning of `Slab::purged`. A slab is cut into up to 64 *parts*: whole pages, a
+//! single one each as long as that many are enough. A part may be purged when every block that
 //! reaches into it is free. Blocks that *start* in a purged part are taken off the free list, whose
 //! links would be lost with the pages; blocks that start before it and reach into it keep their link
 //! and stay. So `purged` alone says which blocks are unlinked, and nothing else is kept. A part in
-//! which no block starts is purged like any other but not marked: there is nothing to link again,
-//! and a marked part always has a free block.
+//! which no block starts lies inside one block. It is purged like any other, but marked only together
+//! with the part in which that block starts, and loses its mark with it: else there would be nothing to
+//! link again. So the lowest marked part always has a free block.
 //!
 //! Done for shards that rest: survivors of a peak, one here and one there, would otherwise keep
 //! whole slabs resident.
@@ -20,7 +21,7 @@ use super::slab::Slab;
 use crate::counter::SharedCounter;
 use crate::os;
 
-const PARTS: usize = u16::BITS as usize;
+const PARTS: usize = u64::BITS as usize;
 /// Blocks of the smallest class in a slab: one bit each.
 const MAP_WORDS: usize = SLICE_BYTES / super::classes::SMALLEST / 64;
 
@@ -65,20 +66,25 @@ impl Slab {
             return 0;
         }
         let part = self.part_bytes();
-        let mut done = 0u16;
+        let mut done = 0u64;
         let mut left = wanted;
         while left != 0 {
             let first = left.trailing_zeros() as usize;
             let run = (left >> first).trailing_ones() as usize;
-            let bits = (u16::MAX >> (PARTS - run)) << first;
+            let bits = (u64::MAX >> (PARTS - run)) << first;
             left &= !bits;
             if purge(self.start().wrapping_add(first * part), run * part) {
                 done |= bits;
             }
         }
-        // Parts without a start have no blocks to link again; see the top.
-        for part in (0..PARTS).filter(|&part| self.starts_in(part).is_empty()) {
-            done &= !(1 << part);
+        // Parts without a start are marked together with the one before; see the top.
+        let mut start_is_marked = false;
+        for part in 0..PARTS {
+            if !self.starts_in(part).is_empty() {
+                start_is_marked = (self.purged.get() | done) & 1 << part != 0;
+            } else if !start_is_marked {
+                done &= !(1 << part);
+            }
         }
         self.purged.set(self.purged.get() | done);
         // SAFETY: by contract; the blocks of the map are free.
@@ -98,8 +104,12 @@ impl Slab {
             return false;
         }
         let part = self.purged.get().trailing_zeros() as usize;
-        self.purged.set(self.purged.get() & !(1 << part));
-        purged_bytes.sub(self.part_bytes() as u64);
+        let marked = (self.purged.get() >> part).trailing_ones() as usize;
+        // What is marked behind it and has no start lies inside the last block that starts here.
+        let inside = (part + 1..part + marked).take_while(|&p| self.starts_in(p).is_empty());
+        let cleared = 1 + inside.count();
+        self.purged.set(self.purged.get() & !((u64::MAX >> (PARTS - cleared)) << part));
+        purged_bytes.sub((cleared * self.part_bytes()) as u64);
         // SAFETY: by contract; blocks that start in a purged part are free and in no list.
         unsafe { self.link_in_order(key, self.starts_in(part).rev()) };
         true
@@ -115,7 +125,7 @@ impl Slab {
     }
 
     fn part_bytes(&self) -> usize {
-        (self.slices.get() as usize * SLICE_BYTES / PARTS).max(os::page_size())
+        (self.slices.get() as usize * SLICE_BYTES / PARTS).next_multiple_of(os::page_size())
     }
 
     fn linked(&self) -> usize {
@@ -152,9 +162,9 @@ impl Slab {
     }
 
     /// Parts that were touched and that no block in use reaches into.
-    fn parts_of_free_blocks(&self, free: &FreeMap) -> u16 {
+    fn parts_of_free_blocks(&self, free: &FreeMap) -> u64 {
         let (part, bytes) = (self.part_bytes(), self.block_bytes());
-        let mut parts = 0u16;
+        let mut parts = 0u64;
         for touched in 0..(self.linked() * bytes).div_ceil(part) {
             parts |= 1 << touched;
         }

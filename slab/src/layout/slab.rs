@@ -39,8 +39,8 @@ pub(crate) struct Slab {
     pub(crate) class: Cell<u8>,
     /// Slices that the slab covers.
     pub(crate) slices: Cell<u8>,
-    /// Parts without pages, a bit each; see [`purge`](super::purge).
-    pub(crate) purged: Cell<u16>,
+    /// Whether the slab is in its shard's list of partly used ones.
+    pub(crate) listed: Cell<bool>,
     /// Blocks that were ever linked: the rest of the slab was never touched.
     pub(crate) linked: Cell<u32>,
     /// Blocks that fit.
@@ -49,8 +49,8 @@ pub(crate) struct Slab {
     pub(crate) block_bytes: Cell<u32>,
     /// Blocks out that `needed` does not count, modulo 2^32.
     hold: Cell<u32>,
-    /// Whether the slab is in its shard's list of partly used ones.
-    pub(crate) listed: Cell<bool>,
+    /// Parts without pages, a bit each; see [`purge`](super::purge).
+    pub(crate) purged: Cell<u64>,
     /// 2^64 / `block_bytes`, rounded up.
     inverse: Cell<u64>,
     next: Cell<SlabPtr>,

@@ -6,6 +6,7 @@
 //!
 //! * [`fast`] is the path of nearly every call: pop a block, push a block.
 //! * [`lists`] keeps a class's slabs: current, partly used, full, reserve.
+//! * [`lent`] has blocks of common slabs, for classes of which the shard uses little.
 //! * [`inbox`] and [`outbox`] carry frees between shards.
 //! * [`lease`] says who has the shard.
 
@@ -13,6 +14,8 @@
 mod fast;
 pub(crate) mod inbox;
 pub(crate) mod lease;
+#[cfg(not(flagstone_loom))]
+mod lent;
 #[cfg(not(flagstone_loom))]
 mod lists;
 #[cfg(not(flagstone_loom))]
@@ -60,6 +63,8 @@ mod imp {
         told: [Counter; MAX_CLASSES],
         /// Per class, slabs with free blocks that are not current.
         pub(super) partial: [SlabList; MAX_CLASSES],
+        /// Per class, free blocks that the bucket lent, linked; see [`lent`](super::lent).
+        pub(super) lent: [Cell<Block>; MAX_CLASSES],
         /// Per class, one empty slab kept against the next burst, or null.
         pub(super) reserve: [Cell<SlabPtr>; MAX_CLASSES],
         /// Per class, blocks that others freed and this shard took back.
@@ -135,6 +140,7 @@ mod imp {
                 ready_until: [const { Cell::new(0) }; MAX_CLASSES],
                 told: [const { Counter::new() }; MAX_CLASSES],
                 partial: [const { SlabList::new() }; MAX_CLASSES],
+                lent: [const { Cell::new(ptr::null_mut()) }; MAX_CLASSES],
                 reserve: [const { Cell::new(ptr::null()) }; MAX_CLASSES],
                 remote_frees: [const { Counter::new() }; MAX_CLASSES],
                 refills: [const { Counter::new() }; MAX_CLASSES],
