@@ -53,6 +53,7 @@ thread_local! {
 )))]
 trait FastCell {
     fn shard(&'static self) -> *const Shard;
+    fn table(&'static self) -> *const Table;
 }
 
 #[cfg(not(all(
@@ -65,6 +66,11 @@ impl FastCell for std::thread::LocalKey<Local> {
     #[inline(always)]
     fn shard(&'static self) -> *const Shard {
         self.with(|local| local.shard.get())
+    }
+
+    #[inline(always)]
+    fn table(&'static self) -> *const Table {
+        self.with(|local| local.table.get())
     }
 }
 
@@ -100,7 +106,7 @@ pub(crate) fn shard() -> &'static Shard {
 /// The thread's table of leases, for [`leases`].
 #[inline(always)]
 pub(super) fn table() -> *const Table {
-    LOCAL.with(|local| local.table.get())
+    LOCAL.table()
 }
 
 /// Changes it.
