@@ -6,9 +6,9 @@
 //! after it (rule R5), and a participant does not drive the collector from inside a reclaim function
 //! (rule R6).
 //!
-//! Guards cost what crossbeam's cost and next to nothing else: the outermost one counts itself and its
-//! place in the record, three stores; one inside another counts a depth. No clock is read, no table
-//! kept; who wants to know how old a guard is looks twice (rule P5).
+//! Guards cost what crossbeam's cost and next to nothing else: the outermost one writes a word in the
+//! record when it begins and when it ends; one inside another counts a depth. No clock is read, no table
+//! kept; who wants to know how old a guard is looks twice (rule P5). ADR 12 has the measurements.
 
 use std::cell::Cell;
 use std::fmt;

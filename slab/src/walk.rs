@@ -12,7 +12,7 @@
 //!    walker that leaves last.
 //!
 //! It is a grace period by hand, and not one of `flagstone-epoch`, because nodes leave on the way of a
-//! free, where nothing may allocate (ADR 8). Walks are short and seldom; one that overlaps the next,
+//! free, where nothing may allocate (ADR 11). Walks are short and seldom; one that overlaps the next,
 //! which overlaps the next, would keep nodes waiting as long as that goes on.
 
 use std::cell::Cell;
