@@ -155,13 +155,14 @@ impl Shard {
             if slab.listed.replace(false) {
                 self.partial[class].remove(slab);
             }
-            if self.reserve[class].get().is_null() {
-                self.reserve[class].set(slab);
+            // The one that became empty last stays: of all, its blocks are the likeliest to be cached.
+            let before = self.reserve[class].replace(slab);
+            if before.is_null() {
                 return None;
             }
+            self.counters.slabs.sub(1);
+            Some(before)
         }
-        self.counters.slabs.sub(1);
-        Some(slab)
     }
 
     /// Takes out the next slab of the class that holds no block in use: the reserve, or a current
