@@ -56,6 +56,9 @@
 //! - Somebody has to drive the collector: participants do so as they take guards and retire; an idle
 //!   domain needs [`Domain::maintain`] from a scavenger.
 //!
+//! - A child of `fork` has the domain's records but not their threads: a guard that one of them held is
+//!   held for ever. A child makes domains of its own.
+//!
 //! The fields, who may touch them, and the numbered rules that the safety comments cite are in
 //! `docs/invariants/epoch.md`.
 

@@ -235,6 +235,13 @@ impl Participant {
         self.record.number()
     }
 
+    /// True if nothing but participants holds the domain any more, as far as can be told while others
+    /// come and go. For whoever keeps participants for threads: what this says yes to may be dropped.
+    pub fn is_orphaned(&self) -> bool {
+        let participants = self.core().registry.iter().filter(|record| record.is_claimed()).count();
+        Arc::strong_count(&self.inner) <= participants
+    }
+
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.inner.core
     }

@@ -10,7 +10,7 @@
 //! Order of locks: the service handle's, then this one; nothing is called out to under it.
 
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::batch::chunk::{Entry, ReclaimUnlinked};
 use crate::batch::open::OpenBatch;
@@ -22,8 +22,10 @@ use crate::sync::{Mutex, MutexGuard, Ordering};
 /// Steps that one complete batch pushes on when pending bytes are above the watermark.
 const HELP_STEPS: u32 = 4;
 
+/// Made by the first retire that needs it, so that a domain without such costs its steps no lock. Who
+/// drives the domain and does not see it yet misses what a lock taken earlier would have missed too.
 #[derive(Debug, Default)]
-pub(crate) struct Unregistered(Mutex<Lane>);
+pub(crate) struct Unregistered(OnceLock<Mutex<Lane>>);
 
 #[derive(Debug, Default)]
 struct Lane {
@@ -41,7 +43,7 @@ impl Unregistered {
     /// # Safety
     /// Rules R1, R3 and R4 hold for the object.
     unsafe fn push(&self, core: &Arc<Core>, entry: Entry, bytes: u64) -> bool {
-        let mut lane = self.lock();
+        let mut lane = lock(self.0.get_or_init(Mutex::default));
         let record = &core.unregistered;
         lane.open.grant(record, bytes, core.config.batch_blocks);
         let Some(room) = lane.open.room(record, bytes) else {
@@ -59,17 +61,19 @@ impl Unregistered {
 
     /// Completes the open batch, if there is one.
     pub(crate) fn complete(&self, core: &Arc<Core>) {
-        self.lock().complete(core);
+        if let Some(lane) = self.0.get() {
+            lock(lane).complete(core);
+        }
     }
 
     /// Takes what waits for a handle.
     pub(crate) fn take(&self) -> Vec<SealedBatch> {
-        std::mem::take(&mut self.lock().complete)
+        self.0.get().map(|lane| std::mem::take(&mut lock(lane).complete)).unwrap_or_default()
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Lane> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
+fn lock(lane: &Mutex<Lane>) -> MutexGuard<'_, Lane> {
+    lane.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Lane {

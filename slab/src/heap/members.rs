@@ -2,7 +2,8 @@
 //!
 //! Owns a list per thread. A thread joins on its first [`Heap::enter`] or when it is told to, never
 //! inside an allocation, and leaves when it ends: then its participants hand over what they retired.
-//! Participants are found by their domain, so nothing of a heap that is gone is ever used.
+//! Participants are found by their domain, so nothing of a heap that is gone is ever used; they are
+//! dropped when the thread joins another heap.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -79,8 +80,15 @@ impl Heap {
         }
         // Registered before the list is borrowed: it allocates.
         let participant = Rc::new(self.domain().register());
-        let joined = MEMBERS.try_with(|members| members.borrow_mut().push(Rc::clone(&participant)));
-        joined.ok().map(|()| participant)
+        let joined = MEMBERS.try_with(|members| {
+            let mut members = members.borrow_mut();
+            members.push(Rc::clone(&participant));
+            members
+                .extract_if(.., |member| member.is_orphaned() && !member.is_pinned())
+                .collect::<Vec<_>>()
+        });
+        // Those of heaps that are gone are dropped here, outside the borrow: reclaim functions may run.
+        joined.ok().map(|_gone| participant)
     }
 }
 
@@ -95,11 +103,37 @@ pub(crate) fn leave_all() {
     drop(MEMBERS.try_with(RefCell::take));
 }
 
+/// How many domains the thread has joined.
+#[cfg(test)]
+fn joined() -> usize {
+    MEMBERS.with(|members| members.borrow().len())
+}
+
 fn for_each(each: impl Fn(&Participant)) {
     let at = |i: usize| MEMBERS.try_with(|members| members.borrow().get(i).cloned()).ok().flatten();
     let mut i = 0;
     while let Some(participant) = at(i) {
         each(&participant);
         i += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn participants_of_heaps_that_are_gone_are_dropped() {
+        std::thread::spawn(|| {
+            for _ in 0..20 {
+                let heap = Heap::builder().build().expect("memory");
+                assert!(heap.join_domain());
+                heap.enter();
+                heap.leave().expect("entered");
+                assert!(joined() <= 2, "{} domains", joined());
+            }
+        })
+        .join()
+        .expect("no panic");
     }
 }
