@@ -150,7 +150,7 @@ impl Bucket {
                 slab.link_more(key, purged_bytes);
             }
             let head = slab.pop(key)?;
-            let mut chain = Chain { slab, head, tail: head, count: 1 };
+            let mut chain = Chain { slab, head, tail: head, count: 1, block_bytes: 0 };
             while chain.count < most
                 && let Some(block) = slab.pop(key)
             {

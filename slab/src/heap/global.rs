@@ -111,7 +111,7 @@ unsafe fn free_block(block: Block) {
         match shard.free_fast::<false>(block) {
             Freed::Done => {}
             Freed::Look(slab) => Heap::global().look_at(shard, slab),
-            Freed::Elsewhere => Heap::global().free_slow(block),
+            Freed::Elsewhere => Heap::global().free_elsewhere(shard, block),
         }
     }
 }

@@ -37,6 +37,7 @@ mod purge;
 mod refill;
 mod registry;
 mod release;
+mod remote;
 mod resize;
 mod retire;
 mod scavenge;

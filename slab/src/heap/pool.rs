@@ -186,8 +186,8 @@ impl Pool {
         self.figures.dirty_slices.add(slices as u64);
         for slice in first..first + slices {
             segment.freed_at[slice].set(since);
-            segment.first[slice].set(0);
         }
+        segment.table.give_back(first, slices);
         pool.give(segment, mask, mask);
     }
 
@@ -365,9 +365,7 @@ impl Pool {
         self.figures.clean_slices.sub(slices as u64 - dirty);
         self.figures.class_slabs[class].add(1);
         self.last_take.set(os::coarse_millis());
-        for slice in first..first + slices {
-            segment.first[slice].set(first as u8);
-        }
+        segment.table.hand_out(first, slices, class);
         let slab = &segment.slabs[first];
         slab.set_up(class, info);
         segment.owners[first].set(owner);

@@ -11,7 +11,7 @@ use crate::bucket::BucketFree;
 use crate::layout::{Block, ChainWord, Kind, OwnerKind, SegmentMap, Slab, SlabPtr, slab_of};
 use crate::os::{self, fatal};
 use crate::shard::lease::{LeaseWord, Take};
-use crate::shard::{Chain, Freed, GATHER_MAX, OUTBOX_BYTES, Shard, owner_word};
+use crate::shard::{Chain, Freed, Shard, owner_word};
 
 impl Heap {
     /// Bytes that the block at `address` really holds, or `None` if it is not in this heap.
@@ -71,15 +71,10 @@ impl Heap {
             if owner_word(slab).get() == shard.owner() {
                 return self.take_back(shard, &Chain::single(slab, block, shard.key()));
             }
-            if slab.block_bytes.get() >= GATHER_MAX || owner_word(slab).get().is_common() {
+            if owner_word(slab).get().is_common() {
                 return self.post_chain(shard, Chain::single(slab, block, shard.key()));
             }
-            if let Some(chain) = shard.outbox.gather(slab, block, shard.key()) {
-                self.post_chain(shard, chain);
-            }
-            if shard.outbox.bytes() >= OUTBOX_BYTES {
-                self.post_outbox(shard);
-            }
+            self.free_to(shard, slab, slab.class.get() as usize, block);
         }
     }
 
@@ -144,7 +139,7 @@ impl Heap {
             match shard.free_fast::<true>(block) {
                 Freed::Done => {}
                 Freed::Look(slab) => self.look_at(shard, slab),
-                Freed::Elsewhere => self.free_slow(block),
+                Freed::Elsewhere => self.free_elsewhere(shard, block),
             }
         }
     }
@@ -153,7 +148,7 @@ impl Heap {
     ///
     /// # Safety
     /// The caller has the shard and owns the chain, of a slab of this shard.
-    unsafe fn take_back(&self, shard: &Shard, chain: &Chain) {
+    pub(super) unsafe fn take_back(&self, shard: &Shard, chain: &Chain) {
         // SAFETY: by contract.
         unsafe {
             if let Some(slab) = shard.take_back(chain) {
@@ -162,34 +157,16 @@ impl Heap {
         }
     }
 
-    /// Posts everything the shard has gathered.
-    ///
-    /// # Safety
-    /// The caller has the shard.
-    pub(crate) unsafe fn post_outbox(&self, shard: &Shard) {
-        while let Some(chain) = shard.outbox.take_any() {
-            // SAFETY: the chain came out of the shard's outbox, so it is ours.
-            unsafe { self.post_chain(shard, chain) };
-        }
-    }
-
-    /// # Safety
-    /// The caller has the shard and owns the chain.
-    unsafe fn post_chain(&self, shard: &Shard, chain: Chain) {
-        shard.counters.posted_blocks.add(u64::from(chain.count));
-        shard.counters.posted_batches.add(1);
-        // SAFETY: by contract.
-        if let Some(owner) = unsafe { self.route(Some(shard), chain) } {
-            self.visit_sleeper(owner);
-        }
-    }
-
     /// Brings a chain to the owner of its slab. `shard` is what the caller has, if anything.
     /// Returns the shard into whose inbox the chain went, if it went there.
     ///
     /// # Safety
     /// The caller owns the chain and has `shard`.
-    unsafe fn route(&self, shard: Option<&Shard>, chain: Chain) -> Option<&'static Shard> {
+    pub(super) unsafe fn route(
+        &self,
+        shard: Option<&Shard>,
+        chain: Chain,
+    ) -> Option<&'static Shard> {
         loop {
             // SAFETY: the chain's blocks keep the slab in use.
             let slab = unsafe { &*chain.slab };
@@ -277,8 +254,8 @@ impl Heap {
             unsafe {
                 let word = ChainWord::read(head);
                 let next = word.next_chain();
-                let slab = slab_of(head);
-                let chain = Chain { slab, head, tail: word.tail(head), count: word.count() };
+                let chain = Chain::posted(head, word);
+                let slab = &*chain.slab;
                 blocks += u64::from(chain.count);
                 if owner_word(slab).get() == shard.owner() {
                     let count = u64::from(chain.count);
@@ -360,7 +337,7 @@ impl Heap {
     ///
     /// A shard parked just now is left alone: its thread, waking while it is claimed, would have to
     /// use the bucket tier.
-    fn visit_sleeper(&self, shard: &Shard) {
+    pub(super) fn visit_sleeper(&self, shard: &Shard) {
         let sleeps = match shard.lease.word() {
             LeaseWord::IDLE => true,
             LeaseWord::PARKED => shard.resting_millis() > self.decay_millis(),

@@ -59,17 +59,33 @@ pub(crate) struct ClassInfo {
     pub(crate) capacity: u32,
     /// Slices of one slab.
     pub(crate) slices: u32,
+    /// 2^64 / `block_bytes`, rounded up: for [`starts_block`](Self::starts_block).
+    pub(crate) inverse: u64,
 }
 
 impl ClassInfo {
     /// No class.
-    pub(super) const NONE: ClassInfo = ClassInfo { block_bytes: 0, capacity: 0, slices: 0 };
+    pub(super) const NONE: ClassInfo =
+        ClassInfo { block_bytes: 0, capacity: 0, slices: 0, inverse: 0 };
 
     /// The shape of a class of `bytes`, a multiple of 8 in [`SMALLEST`]..=[`LARGEST`].
     pub(super) const fn of(bytes: usize) -> ClassInfo {
         let slices = slices_for(bytes);
         let capacity = if bytes > SHARED_MAX { 1 } else { slices * SLICE_BYTES / bytes };
-        ClassInfo { block_bytes: bytes as u32, capacity: capacity as u32, slices: slices as u32 }
+        ClassInfo {
+            block_bytes: bytes as u32,
+            capacity: capacity as u32,
+            slices: slices as u32,
+            inverse: u64::MAX / bytes as u64 + 1,
+        }
+    }
+
+    /// Whether an offset from a slab's start is a multiple of the block size: one multiplication
+    /// (Lemire, Kaser and Kurz, "Faster remainder by direct computation", 2019). What is left over at
+    /// a slab's end may start with one; only the slow path asks about that.
+    #[inline(always)]
+    pub(crate) fn starts_block(&self, offset: usize) -> bool {
+        (offset as u64).wrapping_mul(self.inverse) < self.inverse
     }
 
     /// Bytes of one slab.

@@ -68,6 +68,12 @@ impl Owner {
         self.0 & FULL != 0
     }
 
+    /// Whether it names a shard and is not marked.
+    #[inline(always)]
+    pub(crate) fn is_shard(self) -> bool {
+        self.0 > (BUCKET | COMMON | FULL) && self.0 & FULL == 0
+    }
+
     /// Who that is.
     pub(crate) fn kind(self) -> OwnerKind {
         match self.0 & !FULL {

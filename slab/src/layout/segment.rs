@@ -33,7 +33,6 @@ const _: () = {
 /// The head of a segment.
 #[repr(C)]
 pub(crate) struct Segment {
-    heap: HeapId,
     /// Slices in no slab. Written under the pool lock.
     pub(crate) free: Mask,
     /// Free slices whose pages are populated. Subset of `free`. Written under the pool lock.
@@ -50,8 +49,7 @@ pub(crate) struct Segment {
     pub(crate) bin: Cell<u8>,
     /// When a dirty slice became free, in coarse milliseconds. Pool lock.
     pub(crate) freed_at: [Figure; SLICES],
-    /// The first slice of the slab that a slice belongs to; zero, the head's, where it belongs to none.
-    pub(crate) first: [Cell<u8>; SLICES],
+    pub(crate) table: SliceTable,
     /// Owner words, by first slice.
     pub(crate) owners: Owners,
     /// Slab metadata, by first slice.
@@ -63,6 +61,45 @@ pub(crate) struct Segment {
 pub(crate) struct Links {
     pub(crate) next: Cell<*const Segment>,
     pub(crate) prev: Cell<*const Segment>,
+}
+
+/// What any thread that frees needs to know of a slice, beside the owner. On cache lines of its own:
+/// written only where a slab is handed out or given back.
+#[repr(C, align(64))]
+pub(crate) struct SliceTable {
+    /// The first slice of the slab that a slice belongs to; zero, the head's, where it belongs to none.
+    pub(crate) first: [Cell<u8>; SLICES],
+    /// Classes of slabs, by first slice; in the head's place the number of the heap.
+    class: [Cell<u8>; SLICES],
+}
+
+impl SliceTable {
+    /// The heap whose segment this is.
+    #[inline(always)]
+    pub(crate) fn heap(&self) -> HeapId {
+        HeapId(self.class[0].get())
+    }
+
+    /// The class of the slab that starts at a slice, which is not the head's.
+    #[inline(always)]
+    pub(crate) fn class(&self, first: usize) -> usize {
+        self.class[first % SLICES].get() as usize
+    }
+
+    /// Notes a slab of `slices` from `first` on. The pool, before the slab is handed out.
+    pub(crate) fn hand_out(&self, first: usize, slices: usize, class: usize) {
+        for slice in first..first + slices {
+            self.first[slice].set(first as u8);
+        }
+        self.class[first].set(class as u8);
+    }
+
+    /// Notes that slices belong to no slab. The pool.
+    pub(crate) fn give_back(&self, first: usize, slices: usize) {
+        for slice in first..first + slices {
+            self.first[slice].set(0);
+        }
+    }
 }
 
 /// The owner words, on cache lines of their own.
@@ -119,7 +156,7 @@ impl Segment {
         // (null pointers, zero cells); the fields that start otherwise are
         // written through raw pointers before anybody sees the segment.
         unsafe {
-            (&raw mut (*segment).heap).write(heap);
+            (*segment).table.class[0].set(heap.0);
             (&raw mut (*segment).free).write(Mask::new(ALL_FREE));
         }
         segment

@@ -103,13 +103,13 @@ impl Slab {
         self.linked.set(0);
         self.capacity.set(info.capacity);
         self.block_bytes.set(info.block_bytes);
-        self.inverse.set((u64::MAX / u64::from(info.block_bytes)) + 1);
+        self.inverse.set(info.inverse);
         self.next.set(ptr::null());
         self.prev.set(ptr::null());
     }
 
-    /// Whether an offset from the slab's start is a multiple of the block size: one multiplication
-    /// (Lemire, Kaser and Kurz, "Faster remainder by direct computation", 2019).
+    /// Whether an offset from the slab's start is a multiple of the block size; see
+    /// `ClassInfo::starts_block`.
     #[inline(always)]
     pub(crate) fn starts_block(&self, offset: usize) -> bool {
         let inverse = self.inverse.get();
@@ -138,7 +138,7 @@ impl Slab {
     pub(crate) fn is_block(&self, block: Block) -> bool {
         let offset = block.addr().wrapping_sub(self.start().addr());
         let bytes = self.block_bytes.get() as usize;
-        offset.is_multiple_of(bytes) && offset / bytes < self.capacity.get() as usize
+        self.starts_block(offset) && offset < self.capacity.get() as usize * bytes
     }
 
     /// Whether no block can be had: every one is out.
@@ -385,7 +385,7 @@ pub(crate) unsafe fn slab_of(address: *mut u8) -> &'static Slab {
     // borrow tracks it.
     unsafe {
         let segment = &*Segment::base_of(address);
-        let first = segment.first[slice_of(address.addr())].get() as usize;
+        let first = segment.table.first[slice_of(address.addr())].get() as usize;
         &*ptr::from_ref(&segment.slabs[first & 63])
     }
 }

@@ -65,7 +65,7 @@ impl Shard {
         //    lets us change (rules H1, O1).
         unsafe {
             let segment = &*std::ptr::with_exposed_provenance::<Segment>(base);
-            let first = segment.first.get_unchecked(offset / SLICE_BYTES).get() as usize;
+            let first = segment.table.first.get_unchecked(offset / SLICE_BYTES).get() as usize;
             if segment.owners.of_first(first).get() != self.owner() {
                 return Freed::Elsewhere;
             }

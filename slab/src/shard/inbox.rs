@@ -1,7 +1,7 @@
 //! The inbox: where other threads post chains of freed blocks to their owner.
 //!
-//! Owns one word, the first chain posted last. Protocol: a poster links its chain before the
-//! current first and exchanges the word (release); the owner takes everything with one swap
+//! Owns one word, the first chain posted last. Protocol: a poster links its chains before
+//! the current first and exchanges the word (release); the owner takes everything with one swap
 //! (acquire). Chains are only ever taken all together, so no address can come back while a poster
 //! holds a stale word: there is no ABA. Posters never wait for the owner or for each other beyond a
 //! retry that another poster's success causes; order among chains does not matter.
@@ -42,11 +42,12 @@ impl<N: Post> Inbox<N> {
         Self { first: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// Posts a node; returns whether it found the inbox empty.
+    /// Posts nodes that are linked from `head` to `last`, where one node is both; returns whether it
+    /// found the inbox empty.
     ///
     /// # Safety
-    /// The caller has exclusive use of `node`, valid until taken, and gives it up.
-    pub unsafe fn post(&self, node: *mut N) -> bool {
+    /// The caller has exclusive use of the nodes, valid until taken, and gives them up.
+    pub unsafe fn post(&self, head: *mut N, last: *mut N) -> bool {
         // Release pairs with the acquire swap in `take`: an owner that takes the node sees the
         // links and all that the freeing thread wrote; one that swapped before does not see the
         // node at all.
@@ -58,9 +59,9 @@ impl<N: Post> Inbox<N> {
         // Relaxed: the value is only linked to, never read through.
         let mut first = self.first.load(Ordering::Relaxed);
         loop {
-            // SAFETY: until the exchange succeeds the node is the caller's.
-            unsafe { N::set_next(node, first) };
-            match self.first.compare_exchange_weak(first, node, order, Ordering::Relaxed) {
+            // SAFETY: until the exchange succeeds the nodes are the caller's.
+            unsafe { N::set_next(last, first) };
+            match self.first.compare_exchange_weak(first, head, order, Ordering::Relaxed) {
                 Ok(_) => return first.is_null(),
                 Err(seen) => first = seen,
             }

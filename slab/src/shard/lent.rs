@@ -87,7 +87,8 @@ impl Shard {
         }
         // SAFETY: as in `take_lent`; the blocks are out of their slab, which is therefore in use.
         unsafe {
-            let mut chain = Chain { slab: slab_of(head), head, tail: head, count: 1 };
+            let mut chain =
+                Chain { slab: slab_of(head), head, tail: head, count: 1, block_bytes: 0 };
             loop {
                 let next = self.key.next(chain.tail);
                 if next.is_null() {

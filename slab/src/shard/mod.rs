@@ -26,7 +26,7 @@ pub(crate) use {
     fast::Freed,
     imp::{SENTINEL, Shard},
     lists::owner_word,
-    outbox::{Chain, GATHER_MAX, OUTBOX_BYTES},
+    outbox::{Chain, OUTBOX_BYTES, Pending},
 };
 
 #[cfg(not(flagstone_loom))]
@@ -36,7 +36,7 @@ mod imp {
 
     use super::inbox::{Inbox, Post};
     use super::lease::Lease;
-    use super::outbox::Outbox;
+    use super::outbox::{Outbox, Pending};
     use crate::counter::{Counter, Figure, came_and_went};
     use crate::layout::{
         Block, ChainWord, EMPTY_SLAB, LinkKey, MAX_CLASSES, Owner, SlabList, SlabPtr,
@@ -249,9 +249,20 @@ mod imp {
             // SAFETY: the caller owns the blocks; `head` is the chain's first.
             unsafe {
                 word.write(head);
-                if self.inbox.0.inbox.post(head.cast()) {
+                if self.inbox.0.inbox.post(head.cast(), head.cast()) {
                     self.inbox.0.since.set(crate::os::coarse_millis());
                 }
+            }
+        }
+
+        /// Posts chains that are linked by their words.
+        ///
+        /// # Safety
+        /// The caller owns the chains' blocks and gives them up; their words are written.
+        pub(crate) unsafe fn post_chains(&self, chains: &Pending) {
+            // SAFETY: by contract.
+            if unsafe { self.inbox.0.inbox.post(chains.head.cast(), chains.last.cast()) } {
+                self.inbox.0.since.set(crate::os::coarse_millis());
             }
         }
 
