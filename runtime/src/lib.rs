@@ -69,7 +69,10 @@ pub mod scavenger;
 pub mod verify;
 
 pub use flagstone_epoch as epoch;
-pub use flagstone_slab::{Flagstone, Heap, stats, thread};
+pub use flagstone_slab::{
+    BuildError, BuildFailure, ClassTable, ClassTableError, Flagstone, Heap, HeapBuilder, OwnedHeap,
+    SharedHeap, mode, port, stats, thread,
+};
 pub use flagstone_telemetry as telemetry;
 pub use verify::verify;
 
