@@ -85,13 +85,14 @@ impl<E: Default> Directory<E> {
             // SAFETY: made above, and never published.
             unsafe { free_level(first, level) };
         }
-        // Release: pairs with the acquire in `get`. If two grow at once, one level stays.
-        let published = self.levels[level].compare_exchange(
-            std::ptr::null_mut(),
-            zero,
-            Ordering::Release,
-            Ordering::Relaxed,
-        );
+        let order = if cfg!(flagstone_weaken = "typed_level") {
+            Ordering::Relaxed
+        } else {
+            // Release: pairs with the acquire in `get`. If two grow at once, one level stays.
+            Ordering::Release
+        };
+        let null = std::ptr::null_mut();
+        let published = self.levels[level].compare_exchange(null, zero, order, Ordering::Relaxed);
         if published.is_err() {
             // SAFETY: made above, and never published.
             unsafe { free_level(zero, level) };

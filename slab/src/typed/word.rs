@@ -91,27 +91,34 @@ impl SlotWord {
     pub fn remove(&self, word: u32) -> Removal {
         // Wraps for a forged key only, whose word no slot has.
         let after = word.wrapping_add(1);
+        if !self.exchange(word, after) {
+            return Removal::Missed;
+        }
+        if after != Self::LAST {
+            return Removal::Removed;
+        }
+        if cfg!(flagstone_weaken = "typed_wraps") {
+            // The control: the slot starts over.
+            self.0.store(0, Ordering::Relaxed);
+            return Removal::Removed;
+        }
+        Removal::RemovedLast
+    }
+
+    #[inline]
+    fn exchange(&self, word: u32, after: u32) -> bool {
         if cfg!(flagstone_weaken = "typed_remove") {
             // The control: a look and a store are not a removal.
-            if self.0.load(Ordering::Acquire) != word {
-                return Removal::Missed;
+            let there = self.0.load(Ordering::Acquire) == word;
+            if there {
+                self.0.store(after, Ordering::Relaxed);
             }
-            self.0.store(after, Ordering::Relaxed);
-            return Removal::Removed;
+            return there;
         }
         // Acquire: pairs with the release in `publish`; who gets the slot will drop the value. That
         // readers are done with it by then is the grace period's matter, not this exchange's. Relaxed
         // on failure: the caller leaves.
-        match self.0.compare_exchange(word, after, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) if cfg!(flagstone_weaken = "typed_wraps") && after == Self::LAST => {
-                // The control: the slot starts over.
-                self.0.store(0, Ordering::Relaxed);
-                Removal::Removed
-            }
-            Ok(_) if after == Self::LAST => Removal::RemovedLast,
-            Ok(_) => Removal::Removed,
-            Err(_) => Removal::Missed,
-        }
+        self.0.compare_exchange(word, after, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// The word as it is. For who has the whole page to itself.
