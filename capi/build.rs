@@ -10,6 +10,8 @@ fn main() {
     println!("cargo::rerun-if-changed=include/flagstone.h");
     println!("cargo::rerun-if-changed=flagstone.pc.in");
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libflagstone.so");
+    // Threads and forks keep addresses of its functions: once loaded by `dlopen`, it stays.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     if let Err(error) = lay_beside() {
         println!("cargo::warning=flagstone.h and flagstone.pc are not beside the library: {error}");
     }

@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "ours.h"
 
@@ -41,6 +43,16 @@ int main(int argc, char **argv) {
     pthread_barrier_wait(&loaded);
     for (int i = 0; i < 3; i++) CHECK(pthread_create(&late[i], NULL, work, NULL) == 0);
     for (int i = 0; i < 3; i++) CHECK(pthread_join(early[i], NULL) == 0);
+    /* Closed while threads use it: it stays, with its handlers for the ends of threads and for forks. */
+    CHECK(dlclose(library) == 0);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        char *block = alloc(100, 16);
+        _exit(block != NULL && give(block, 100, 16) == 0 ? 0 : 1);
+    }
+    int status;
+    CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     for (int i = 0; i < 3; i++) CHECK(pthread_join(late[i], NULL) == 0);
     return 0;
 }

@@ -12,6 +12,8 @@
 //! good. Its free blocks stay unused, in pages that the child shares with its parent and that cost
 //! nothing while nobody writes to them. When the child frees a block of such a slab, the slab
 //! alone moves to its class's bucket (rule K1).
+//!
+//! Only the global heap: a child should not use instances that other threads of its parent were using.
 
 use std::cell::UnsafeCell;
 
