@@ -107,6 +107,14 @@ impl<N: Walked> WalkList<N> {
         cfg!(flagstone_weaken = "walk_not_asked") || self.walkers.load(Ordering::Acquire) == 0
     }
 
+    /// In a forked child, before it has threads: walkers are other threads of the parent, and not
+    /// here to leave.
+    #[cfg(not(flagstone_loom))]
+    pub fn forget_walkers(&self) {
+        // Relaxed: the child's threads start after this and so see it.
+        self.walkers.store(0, Ordering::Relaxed);
+    }
+
     /// Calls `each` for every node. Nodes that come or go meanwhile may be among them. Returns true for
     /// the walker that left last: nodes may have waited for it.
     pub fn walk(&self, mut each: impl FnMut(&N)) -> bool {

@@ -79,6 +79,7 @@ unsafe extern "C" fn child() {
         }
     }
     local::forget_orphaned_home();
+    Heap::global().pool.all.list.forget_walkers();
     release();
 }
 
