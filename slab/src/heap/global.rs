@@ -108,7 +108,7 @@ unsafe fn free_block(block: Block) {
     let shard = local::shard();
     // SAFETY: the thread's shard or the sentinel; the caller gives the block up.
     unsafe {
-        match shard.free_fast::<false>(block) {
+        match shard.free_fast::<{ cfg!(feature = "hardened") }>(block) {
             Freed::Done => {}
             Freed::Look(slab) => Heap::global().look_at(shard, slab),
             Freed::Elsewhere => Heap::global().free_elsewhere(shard, block),

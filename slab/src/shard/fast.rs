@@ -45,15 +45,15 @@ impl Shard {
 
     /// Puts a block back if it belongs to a slab of this shard and nothing about it is suspicious.
     ///
-    /// A block that looks free already is turned away. With `START`, so is an address that is not the
-    /// start of a block: C programs get that wrong, Rust's owners cannot by themselves. The slow path
-    /// looks closer and names the fault.
+    /// The block freed last is turned away if it comes again. With `CHECK`, so is any block that looks
+    /// free already and any address that is not the start of a block. The slow path looks closer and
+    /// names the fault.
     ///
     /// # Safety
     /// The caller has this shard's lease, or this is the sentinel, and gives up `block`, which came
     /// from an allocator and is in use.
     #[inline(always)]
-    pub(crate) unsafe fn free_fast<const START: bool>(&self, block: Block) -> Freed {
+    pub(crate) unsafe fn free_fast<const CHECK: bool>(&self, block: Block) -> Freed {
         let Some((base, offset)) = SegmentMap::recent(block.addr()) else {
             return Freed::Elsewhere;
         };
@@ -70,12 +70,13 @@ impl Shard {
                 return Freed::Elsewhere;
             }
             let slab = &*(&raw const segment.slabs).cast::<Slab>().add(first);
-            if self.key.looks_free(block)
-                || START && !slab.starts_block(offset - first * SLICE_BYTES)
-            {
+            let last = slab.free.get();
+            let wrong = CHECK
+                && (self.key.looks_free(block) || !slab.starts_block(offset - first * SLICE_BYTES));
+            if block == last || wrong {
                 return Freed::Elsewhere;
             }
-            self.key.set_next(block, slab.free.get());
+            self.key.set_next(block, last);
             slab.free.set(block);
             let class = slab.class.get() as usize;
             self.frees.get_unchecked(class).add(1);
