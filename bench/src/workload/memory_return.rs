@@ -88,19 +88,18 @@ fn live(
     let (max, kept) = (params.count("max"), params.count("kept").max(1));
     let scattered = params.get("scattered") != 0;
     let mut rng = Rng::part(SEED, number as u64);
-    let (mut all, mut bytes) = (Vec::new(), 0);
-    while bytes < share {
+    let blocks = blocks_of(rng.clone(), share, max);
+    // The harness's own memory first, and the survivors' vector apart: collecting would reuse the
+    // peak's, and keep 16 bytes for each block that ever lived where the checksum does not count.
+    let mut all = Vec::with_capacity(blocks);
+    let mut survivors: Vec<Block> = Vec::with_capacity(blocks.div_ceil(kept));
+    for _ in 0..blocks {
         let mut block = Block::new(rng.skewed(16, max), number as u32);
         block.touch(4096);
-        bytes += block.size();
         all.push(block);
     }
     peaked.wait();
-    let blocks = all.len();
     let stride = if scattered { kept } else { 1 };
-    // Into a vector of its own: collecting would reuse the peak's, and keep 16 bytes for each block
-    // that ever lived in memory that the checksum does not count.
-    let mut survivors: Vec<Block> = Vec::with_capacity(blocks.div_ceil(kept));
     survivors.extend(all.into_iter().step_by(stride).take(blocks.div_ceil(kept)));
     let alive = survivors.iter().map(|block| block.size() as u64).sum();
     freed.wait();
@@ -113,4 +112,14 @@ fn live(
     drop(open);
     drop(survivors);
     (blocks as u64, alive)
+}
+
+/// How many blocks make up a thread's share of the peak.
+fn blocks_of(mut rng: Rng, share: usize, max: usize) -> usize {
+    let (mut blocks, mut bytes) = (0, 0);
+    while bytes < share {
+        bytes += rng.skewed(16, max);
+        blocks += 1;
+    }
+    blocks
 }

@@ -133,13 +133,19 @@ impl Pool {
     ) -> Option<(&'static Slab, bool)> {
         let &Means { id, backing, threshold, huge_pages, .. } = means;
         let slices = info.slices as usize;
+        let common = owner.is_common();
         {
             let mut pool = self.inner.lock(threshold);
-            if let Some((segment, first)) = pool.find(slices) {
+            if let Some((segment, first)) = pool.find(slices, common, false) {
                 return Some(self.carve(&mut pool, segment, first, class, info, owner));
             }
         }
-        let base = backing.map(SEGMENT_BYTES, SEGMENT_BYTES)?;
+        let Some(base) = backing.map(SEGMENT_BYTES, SEGMENT_BYTES) else {
+            // Rather mixed than refused.
+            let mut pool = self.inner.lock(threshold);
+            let (segment, first) = pool.find(slices, common, true)?;
+            return Some(self.carve(&mut pool, segment, first, class, info, owner));
+        };
         if let Some(huge) = huge_pages.advice(false) {
             // SAFETY: just mapped.
             unsafe { backing.advise_huge(base, SEGMENT_BYTES, huge) };
@@ -161,7 +167,8 @@ impl Pool {
         // `take_expired` and given to `release`.
         unsafe { self.all.list.insert(segment) };
         // Another thread may have brought slices meanwhile; the new segment surely has some.
-        let (segment, first) = pool.find(slices)?;
+        let found = pool.find(slices, common, false).or_else(|| pool.find(slices, common, true));
+        let (segment, first) = found?;
         Some(self.carve(&mut pool, segment, first, class, info, owner))
     }
 
@@ -360,7 +367,7 @@ impl Pool {
         owner: Owner,
     ) -> (&'static Slab, bool) {
         let slices = info.slices as usize;
-        let dirty = pool.take(segment, run_mask(first, slices));
+        let dirty = pool.take(segment, run_mask(first, slices), owner.is_common());
         self.figures.dirty_slices.sub(dirty);
         self.figures.clean_slices.sub(slices as u64 - dirty);
         self.figures.class_slabs[class].add(1);

@@ -4,8 +4,9 @@
 //!
 //! * *By room*: one list per length of the longest run of free slices, so that a run is found
 //!   without asking segments that have none. The least sufficient list is asked first, which leaves
-//!   long runs whole and lets segments with little in use run empty. A segment without a slab is in a
-//!   list of its own, asked last.
+//!   long runs whole and lets segments with little in use run empty. Buckets' common slabs have
+//!   segments of their own: they live as long as the longest-lived of many threads' first blocks, and
+//!   should not keep other segments. A segment without a slab is in a list of its own, asked last.
 //! * *By age*: the segments with dirty slices, those first whose slices wait longest. A decay pass
 //!   takes from the front; a segment whose slices are younger than that goes to the end, so that a busy
 //!   segment never hides the others behind it. A search looks at the end first: what was freed
@@ -18,8 +19,9 @@ use crate::os::debug_check;
 
 /// Runs this long share a list; nearly every class wants less.
 const LONG: usize = 16;
-/// The list of segments without a slab.
-const WHOLE: usize = LONG + 1;
+/// The list of segments without a slab: after those of private slabs' segments by room, and those of
+/// common slabs' ones.
+const WHOLE: usize = 2 * LONG + 1;
 /// Segments without a slab that stay mapped.
 pub(super) const SPARE_SEGMENTS: u64 = 1;
 /// Segments looked at for a run of dirty slices before any run will do.
@@ -29,7 +31,7 @@ const DIRTY_TRIES: usize = 4;
 pub(super) struct Segments {
     by_room: [List; WHOLE + 1],
     /// A bit for each list that is not empty.
-    filled: u32,
+    filled: u64,
     /// Segments with dirty slices, those first that waited longest.
     by_age: List,
     /// Segments in `by_age`.
@@ -99,19 +101,31 @@ impl Segments {
         self.place(segment, 0);
     }
 
-    /// `n` free slices side by side: populated ones among those freed last, else the first of a
-    /// segment with little more room than that.
-    pub(super) fn find(&self, n: usize) -> Option<(&'static Segment, usize)> {
+    /// `n` free slices side by side for a private or a common slab: populated ones among those freed
+    /// last, else the first of a segment with little more room than that. Only `anywhere` does it
+    /// mix the two kinds in a segment.
+    pub(super) fn find(
+        &self,
+        n: usize,
+        common: bool,
+        anywhere: bool,
+    ) -> Option<(&'static Segment, usize)> {
         let mut at = self.by_age.last;
         for _ in 0..DIRTY_TRIES {
             // SAFETY: listed segments are mapped, and their links are the lock holder's (rule P1).
             let Some(segment) = (unsafe { at.as_ref() }) else { break };
-            if let Some(first) = run_in(segment.dirty.get(), n) {
+            let whole = segment.bin.get() as usize == WHOLE;
+            if (anywhere || whole || segment.common.get() == common)
+                && let Some(first) = run_in(segment.dirty.get(), n)
+            {
                 return Some((segment, first));
             }
             at = segment.by_age.prev.get();
         }
-        let mut bins = self.filled & (u32::MAX << n.min(LONG));
+        let fits = (u64::MAX >> (63 - LONG)) & (u64::MAX << n.min(LONG));
+        let both = [fits, fits << LONG];
+        let wanted = if anywhere { both[0] | both[1] } else { both[usize::from(common)] };
+        let mut bins = self.filled & (wanted | 1 << WHOLE);
         while bins != 0 {
             let mut at = self.by_room[bins.trailing_zeros() as usize].first;
             // The first will do, but for runs above `LONG`.
@@ -129,7 +143,10 @@ impl Segments {
     }
 
     /// Takes free slices out for a slab; returns how many of them were dirty.
-    pub(super) fn take(&mut self, segment: &'static Segment, mask: u64) -> u64 {
+    pub(super) fn take(&mut self, segment: &'static Segment, mask: u64, common: bool) -> u64 {
+        if segment.bin.get() as usize == WHOLE {
+            segment.common.set(common);
+        }
         let dirty = segment.dirty.get() & mask;
         self.set_masks(segment, segment.free.get() & !mask, segment.dirty.get() & !mask);
         u64::from(dirty.count_ones())
@@ -210,7 +227,11 @@ impl Segments {
     /// Moves a segment from the list it is in, 0 for none, to the one for its room.
     fn place(&mut self, segment: &'static Segment, from: usize) {
         let free = segment.free.get();
-        let to = if free == ALL_FREE { WHOLE } else { longest_run(free, LONG) };
+        let to = match longest_run(free, LONG) {
+            _ if free == ALL_FREE => WHOLE,
+            0 => 0,
+            room => room + if segment.common.get() { LONG } else { 0 },
+        };
         if from == to {
             return;
         }

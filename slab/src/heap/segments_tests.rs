@@ -42,7 +42,8 @@ impl Segments {
             assert_eq!(self.filled & 1 << bin != 0, !list.first.is_null(), "bin {bin}");
             listed += walk(list, by_room, |segment| {
                 let free = segment.free.get();
-                let room = if free == ALL_FREE { WHOLE } else { longest_run(free, LONG) };
+                let room = longest_run(free, LONG) + usize::from(segment.common.get()) * LONG;
+                let room = if free == ALL_FREE { WHOLE } else { room };
                 assert_eq!((room, segment.bin.get() as usize), (bin, bin));
             });
         }
@@ -112,12 +113,18 @@ proptest! {
                 Step::Take(n) => {
                     let mapped = heads.0.iter().map(|(_, s)| *s);
                     let there = mapped.clone().any(|s| run_in(s.free.get(), n).is_some());
-                    let found = segments.find(n);
+                    let common = n % 3 == 0;
+                    let apart = segments.find(n, common, false);
+                    if let Some((segment, _)) = apart {
+                        let whole = segment.free.get() == ALL_FREE;
+                        prop_assert!(whole || segment.common.get() == common);
+                    }
+                    let found = apart.or_else(|| segments.find(n, common, true));
                     prop_assert_eq!(found.is_some(), there);
                     if let Some((segment, first)) = found {
                         let mask = run_mask(first, n);
                         prop_assert_eq!(segment.free.get() & mask, mask);
-                        segments.take(segment, mask);
+                        segments.take(segment, mask, common);
                         out.push((segment, mask));
                     }
                 }

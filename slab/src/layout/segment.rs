@@ -47,6 +47,8 @@ pub(crate) struct Segment {
     pub(crate) by_age: Links,
     /// Which of the pool's lists `by_room` is in; see `heap/segments.rs`. Pool lock.
     pub(crate) bin: Cell<u8>,
+    /// Whether its slabs are buckets' common ones, if there is no want of space. Pool lock.
+    pub(crate) common: Cell<bool>,
     /// When a dirty slice became free, in coarse milliseconds. Pool lock.
     pub(crate) freed_at: [Figure; SLICES],
     pub(crate) table: SliceTable,
