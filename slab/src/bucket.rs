@@ -126,7 +126,7 @@ impl Bucket {
                 }
             };
             debug_check!(!block.is_null(), "a bucket listed a slab without free blocks");
-            self.allocs.add(1);
+            self.allocs.count(1);
             BucketAlloc { block, filled: self.close_if_full(&slabs, 0, slab) }
         }
     }
@@ -213,7 +213,7 @@ impl Bucket {
             }
             let empty = slab.push_chain(key, chain.head, chain.tail, chain.count);
             if counted {
-                self.frees.add(u64::from(chain.count));
+                self.frees.count(u64::from(chain.count));
             } else {
                 self.lent.sub(u64::from(chain.count));
             }

@@ -37,6 +37,15 @@ impl Counter {
         self.set(self.get().wrapping_add(n));
     }
 
+    /// The writer only. As [`add`](Self::add), for what only telemetry asks about: with
+    /// `flagstone_no_counters` it is nothing, which is how a benchmark finds out what it costs.
+    #[inline(always)]
+    pub(crate) fn count(&self, n: u64) {
+        if !cfg!(flagstone_no_counters) {
+            self.add(n);
+        }
+    }
+
     /// The writer only. Like [`add`](Self::add), for a counter that promises never to be ahead of
     /// one written before it.
     ///

@@ -35,7 +35,7 @@ impl Shard {
             let block = ready.get();
             if !block.is_null() {
                 ready.set(self.key.next(block));
-                self.allocs.get_unchecked(class).add(1);
+                self.allocs.get_unchecked(class).count(1);
                 // So that a block given back unwritten does not look free already.
                 block.cast::<usize>().write(0);
             }
@@ -79,7 +79,7 @@ impl Shard {
             self.key.set_next(block, last);
             slab.free.set(block);
             let class = slab.class.get() as usize;
-            self.frees.get_unchecked(class).add(1);
+            self.frees.get_unchecked(class).count(1);
             let needed = slab.needed.get() - 1;
             slab.needed.set(needed);
             if needed == 0 { Freed::Look(slab) } else { Freed::Done }

@@ -32,7 +32,8 @@ impl Shard {
         page: usize,
     ) -> Option<(u32, Grade)> {
         let bytes = info.block_bytes as usize;
-        if info.capacity == 1 {
+        // What was used of a class is not known without counters.
+        if info.capacity == 1 || cfg!(flagstone_no_counters) {
             return None;
         }
         let used = self.allocs[class].get();
@@ -57,7 +58,7 @@ impl Shard {
                 self.lent[class].set(self.key.next(block));
                 block.cast::<usize>().write(0);
             }
-            self.allocs[class].add(1);
+            self.allocs[class].count(1);
         }
         block
     }
@@ -73,7 +74,7 @@ impl Shard {
     /// Counts lent blocks as allocated, because their new owner will count them as freed. The holder
     /// only.
     pub(crate) fn count_lent_as_used(&self, class: usize, blocks: u32) {
-        self.allocs[class].add(u64::from(blocks));
+        self.allocs[class].count(u64::from(blocks));
     }
 
     /// Takes out all lent blocks of a class.
