@@ -102,8 +102,7 @@ impl Shard {
         if self.ready[class].get().is_null() {
             return 0;
         }
-        #[cfg(flagstone_no_counters)]
-        {
+        if cfg!(flagstone_no_counters) {
             let (mut block, mut count) = (self.ready[class].get(), 0);
             while !block.is_null() {
                 count += 1;
@@ -112,7 +111,6 @@ impl Shard {
             }
             return count;
         }
-        #[cfg(not(flagstone_no_counters))]
         self.ready_until[class].get().wrapping_sub(self.allocs[class].get()) as u32
     }
 
