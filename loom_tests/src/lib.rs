@@ -31,6 +31,9 @@ use tracing_subscriber::{EnvFilter, filter, fmt};
 /// Most bugs of this kind show with two; three is affordable for every model here.
 pub const DEFAULT_PREEMPTIONS: usize = 3;
 
+/// Steps of one execution after which loom takes it for a livelock.
+const MAX_BRANCHES: usize = 20_000;
+
 /// Explores `model` and panics unless it ran to its end, by loom's own word, in more than one way.
 ///
 /// # Panics
@@ -55,6 +58,8 @@ pub fn model_within(
         assert!(std::env::var_os(early_end).is_none(), "{early_end} ends a model as if it passed");
     }
     let mut builder = Builder::new();
+    // A whole slab over a whole domain has more steps than loom expects of a model.
+    builder.max_branches = builder.max_branches.max(MAX_BRANCHES);
     let bound = *builder.preemption_bound.get_or_insert(preemptions);
 
     let end = End::default();
