@@ -68,7 +68,7 @@ impl FromStr for HugePages {
     }
 }
 
-/// Measured: see ADR 7.
+/// Measured: see ADR 8.
 const DEFAULT: HugePages = HugePages::Madvise;
 
 impl Heap {
