@@ -146,6 +146,26 @@ fn many_more_threads_than_buckets_come_and_go() {
 }
 
 #[test]
+fn threads_that_grow_one_bucket_at_once_all_get_a_slot() {
+    // A page of one slot each, so that threads take the pages that others add.
+    let domain = Domain::new();
+    let slab: Slab<[u8; 20_000]> = Slab::builder().buckets(1).build(&domain);
+    let start = Barrier::new(4);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let participant = domain.register();
+                start.wait();
+                for _ in 0..many(200) {
+                    slab.insert([0; 20_000], &participant.pin());
+                }
+            });
+        }
+    });
+    assert_eq!(slab.len() as u64, 4 * many(200));
+}
+
+#[test]
 fn what_ended_threads_had_at_hand_comes_back() {
     let domain = Domain::new();
     let slab: Slab<u64> = Slab::builder().buckets(1).build(&domain);

@@ -74,7 +74,8 @@ impl<T, M: Mode<T>> Table<T, M> {
         };
         // A trim under way has taken free slots out of the buckets; it is soon over.
         core.trim.wait();
-        if !core.take_anywhere(shard) {
+        // Collecting allocates, in crossbeam-epoch: not when there is no memory.
+        if !core.take_anywhere(shard) && refused != NoSlot::OutOfMemory {
             // Drops values whose grace period is over; they may use the slab, this shard as well.
             participant.collect();
             if shard.magazine().len() == 0 {
@@ -105,7 +106,8 @@ impl<T, M: Mode<T>> Core<T, M> {
                 return Ok(());
             }
         }
-        for _ in 0..2 {
+        // Again only if other threads have used up the page that was added: one of them got on.
+        loop {
             let fresh = own.take_fresh(shard.magazine(), self.refill, |wanted| self.grant(wanted));
             if shard.magazine().len() > 0 {
                 return Ok(());
@@ -115,8 +117,6 @@ impl<T, M: Mode<T>> Core<T, M> {
             }
             self.add_page(home)?;
         }
-        // Other threads were faster, twice, and emptied a whole page each time.
-        Err(NoSlot::OutOfMemory)
     }
 
     /// Loads the empty magazine of a shard from any bucket.
