@@ -2,6 +2,7 @@
 //! agree with themselves, and everything can be given back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 use proptest::prelude::*;
 
@@ -68,7 +69,10 @@ impl Model {
 
     fn records(&mut self) {
         if self.space.wants_records() {
+            // Named here, so that a leak checker sees that the records are meant to stay.
+            static CHUNKS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
             let chunk = vec![0u64; 2_000].leak();
+            CHUNKS.lock().unwrap().push(chunk.as_ptr().expose_provenance());
             // SAFETY: leaked, so it is ours and stays.
             unsafe { self.space.add_records(chunk.as_mut_ptr().cast(), 16_000) };
         }

@@ -230,13 +230,19 @@ impl fmt::Debug for FixedRegion {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use proptest::prelude::*;
 
     use super::*;
 
     fn region(pages: usize) -> FixedRegion {
+        // Named here, so that a leak checker sees that the buffers are meant to stay.
+        static BUFFERS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
         let bytes = pages * os::page_size();
-        FixedRegion::new(Box::leak(Box::new_uninit_slice(bytes + os::page_size())))
+        let buffer = Box::leak(Box::new_uninit_slice(bytes + os::page_size()));
+        BUFFERS.lock().unwrap().push(buffer.as_ptr().expose_provenance());
+        FixedRegion::new(buffer)
     }
 
     proptest! {
