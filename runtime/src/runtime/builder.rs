@@ -159,6 +159,8 @@ impl Builder {
         if self.max_blocking_threads == Some(0) {
             return Err(BuildError::Zero("max_blocking_threads"));
         }
+        // Made here, so that its figures are there before the first guard is.
+        flagstone_slab::Heap::global().domain();
         let scavenger = self.scavenger.take();
         let admin = self.admin.take();
         let tokio = self.into_tokio().build().map_err(BuildError::Tokio)?;
