@@ -131,12 +131,15 @@ fn a_parked_thread_comes_back_to_its_shard_whatever_the_scavenger_does() {
         .map(|me| {
             thread::spawn(move || {
                 let mut kept: Vec<Vec<u8>> = Vec::new();
+                let mut parked = 0;
                 for i in 0..5_000usize {
                     kept.push(vec![me; 1 + i % 500]);
                     if kept.len() > 100 {
                         kept.swap_remove(i % 100);
                     }
                     if i % 5 == 0 {
+                        // Without a shard, because the scavenger has it, there is nothing to park.
+                        parked += u64::from(flagstone_slab::thread::shard().is_some());
                         flagstone_slab::thread::park();
                     }
                     if i % 50 == 0 {
@@ -146,16 +149,16 @@ fn a_parked_thread_comes_back_to_its_shard_whatever_the_scavenger_does() {
                 assert!(kept.iter().all(|v| v.iter().all(|&x| x == me)));
                 #[cfg(debug_assertions)]
                 Heap::global().debug_validate();
+                parked
             })
         })
         .collect();
-    for worker in workers {
-        worker.join().unwrap();
-    }
+    let parked: u64 = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
     stop.store(true, Ordering::Relaxed);
     scavenger.join().unwrap();
     let snapshot = Heap::global().snapshot();
-    assert!(snapshot.shards.iter().map(|s| s.parks).sum::<u64>() >= 3_000);
+    assert!(parked > 0);
+    assert!(snapshot.shards.iter().map(|s| s.parks).sum::<u64>() >= parked);
     assert!(snapshot.shards.iter().map(|s| s.claims).sum::<u64>() > 0);
 }
 
