@@ -1,5 +1,5 @@
-//! Free beyond the fast path: full slabs, interior slices, other owners, the fallback; posting,
-//! draining and forwarding.
+//! Free beyond the fast path: what is suspicious, unsharded, a bucket's or the fallback's; draining
+//! and forwarding. Gathering and posting for other shards are in `remote`.
 //!
 //! Owns the routing of freed blocks. Protocol: a block goes to the owner that its slab's word names.
 //! The word may be stale by the time a chain arrives; whoever drains it looks again and passes it on

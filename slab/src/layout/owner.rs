@@ -2,9 +2,9 @@
 //!
 //! Owns one word per slab, kept apart from the slab's metadata so that threads that only ask "whose
 //! is this?" share a cache line that changes rarely. The word is the address of the owning shard,
-//! or a mark for the bucket of the slab's class, or nothing; its lowest bit says *full*: no free
-//! block, in no list. The fast free path compares the word with its shard, so a full slab, a
-//! foreign slab and an interior slice all fail the same single comparison.
+//! or a mark for the bucket of the slab's class, or nothing; in a bucket's word the lowest bit says
+//! *full*: no free block, in no list. The fast free path compares the word with its shard: one
+//! comparison turns away what is another shard's, a bucket's, or in no slab.
 //!
 //! Who writes it: the owner itself (full, not full, giving up), the pool when it hands a slab out,
 //! a bucket under its lock. Readers without ownership take it as advice: a post to an owner that
