@@ -2,8 +2,7 @@
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
-use std::sync::Barrier;
-use std::sync::mpsc;
+use std::sync::{Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,10 @@ fn layout(bytes: usize) -> Layout {
 }
 
 fn traced() -> (&'static Tracing<OsPages>, OwnedHeap<&'static Tracing<OsPages>>) {
+    // Kept for ever, and where a leak detector finds it.
+    static KEPT: Mutex<Vec<&Tracing<OsPages>>> = Mutex::new(Vec::new());
     let backing: &'static Tracing<OsPages> = Box::leak(Box::new(Tracing::new(OsPages)));
+    KEPT.lock().unwrap().push(backing);
     (backing, Heap::builder().backing(backing).build().unwrap())
 }
 

@@ -4,8 +4,12 @@
 //! inside an allocation, and leaves when it ends: then its participants hand over what they retired.
 //! Participants are found by their domain, so nothing of a heap that is gone is ever used; they are
 //! dropped when the thread joins another heap.
+//!
+//! The list's destructor is registered by the first thing that touches it, which allocates, and which
+//! leaks where the thread's destructors have already run. So a thread that has joined nothing, and
+//! there are many that park, does not touch it: [`JOINED`] has no destructor.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use flagstone_epoch::{NotEntered, Participant, Tally};
@@ -14,6 +18,8 @@ use super::Heap;
 
 thread_local! {
     static MEMBERS: RefCell<Vec<Rc<Participant>>> = const { RefCell::new(Vec::new()) };
+    /// Whether the thread has ever joined a domain.
+    static JOINED: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Heap {
@@ -68,10 +74,10 @@ impl Heap {
     pub(crate) fn participant(&self) -> Option<Rc<Participant>> {
         let domain = self.domain_if_any()?;
         // Cloned out: what the participant is used for may come back here.
-        let found = MEMBERS.try_with(|members| {
+        with_members(|members| {
             members.borrow().iter().find(|participant| participant.is_in(domain)).cloned()
-        });
-        found.ok().flatten()
+        })
+        .flatten()
     }
 
     fn participant_or_join(&self) -> Option<Rc<Participant>> {
@@ -80,7 +86,8 @@ impl Heap {
         }
         // Registered before the list is borrowed: it allocates.
         let participant = Rc::new(self.domain().register());
-        let joined = MEMBERS.try_with(|members| {
+        JOINED.set(true);
+        let joined = with_members(|members| {
             let mut members = members.borrow_mut();
             members.push(Rc::clone(&participant));
             members
@@ -88,7 +95,7 @@ impl Heap {
                 .collect::<Vec<_>>()
         });
         // Those of heaps that are gone are dropped here, outside the borrow: reclaim functions may run.
-        joined.ok().map(|_gone| participant)
+        joined.map(|_gone| participant)
     }
 }
 
@@ -100,7 +107,7 @@ pub(crate) fn park() {
 /// The thread leaves every domain.
 pub(crate) fn leave_all() {
     // Dropped after the borrow has ended: reclaim functions may run.
-    drop(MEMBERS.try_with(RefCell::take));
+    drop(with_members(RefCell::take));
 }
 
 /// How many domains the thread has joined.
@@ -109,8 +116,13 @@ fn joined() -> usize {
     MEMBERS.with(|members| members.borrow().len())
 }
 
+/// Runs `f` on the thread's list; `None` if it has none, yet or any more.
+fn with_members<R>(f: impl FnOnce(&RefCell<Vec<Rc<Participant>>>) -> R) -> Option<R> {
+    if JOINED.get() { MEMBERS.try_with(f).ok() } else { None }
+}
+
 fn for_each(each: impl Fn(&Participant)) {
-    let at = |i: usize| MEMBERS.try_with(|members| members.borrow().get(i).cloned()).ok().flatten();
+    let at = |i: usize| with_members(|members| members.borrow().get(i).cloned()).flatten();
     let mut i = 0;
     while let Some(participant) = at(i) {
         each(&participant);
