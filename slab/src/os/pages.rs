@@ -77,9 +77,14 @@ fn map(bytes: usize) -> *mut u8 {
 /// # Safety
 /// `[p, p + bytes)` was mapped here, is page-aligned, and nobody uses it any more.
 pub(crate) unsafe fn unmap(p: *mut u8, bytes: usize) {
-    // SAFETY: the caller's contract. A failure (possible only when the kernel is out of mapping
-    // slots) leaves the pages mapped, which is a leak and not an error of the caller's.
-    unsafe { libc::munmap(p.cast(), bytes) };
+    // SAFETY: the caller's contract.
+    unsafe {
+        if libc::munmap(p.cast(), bytes) != 0 {
+            // The kernel is out of mapping slots, and this would take one more. The address space is
+            // lost; the pages need not be, for giving those back splits no mapping.
+            purge(p, bytes);
+        }
+    }
 }
 
 /// Gives the pages of a range back and keeps the address space; the range reads as zeros next.

@@ -1,8 +1,9 @@
-//! Fault injection: every request from the N-th on is refused (requirement G7).
+//! Fault injection: every request from the N-th on is refused, or the N-th alone (requirement G7).
 //!
 //! Owns a count. Wraps any port: a backing, whose requests are ranges, or a port for blocks. It keeps
 //! refusing until told otherwise, because a program that survives one failure and then gets memory
-//! again has not been tested.
+//! again has not been tested. The other half is [`FailAfter::fail_once`]: what a single refusal left
+//! half done is found by what comes after it.
 
 use std::alloc::Layout;
 use std::error::Error;
@@ -35,6 +36,8 @@ pub struct FailAfter<P> {
     refused: AtomicUsize,
     /// Number of the first request that fails; `usize::MAX` for none.
     first: AtomicUsize,
+    /// Number of the last one.
+    last: AtomicUsize,
 }
 
 /// The environment variable's text is no number.
@@ -58,6 +61,7 @@ impl<P> FailAfter<P> {
             requests: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             first: AtomicUsize::new(first),
+            last: AtomicUsize::new(usize::MAX),
         }
     }
 
@@ -79,8 +83,21 @@ impl<P> FailAfter<P> {
 
     /// From now on refuses every request from the `count`-th after this call on, counted from 1.
     pub fn fail_after(&self, count: usize) {
-        let first = self.requests.load(Ordering::Relaxed).saturating_add(count);
-        self.first.store(first, Ordering::Relaxed);
+        self.refuse_between(count, usize::MAX);
+    }
+
+    /// From now on refuses the `count`-th request after this call, counted from 1, and no other.
+    pub fn fail_once(&self, count: usize) {
+        self.refuse_between(count, count);
+    }
+
+    /// Requests that other threads make meanwhile may still find the bounds before.
+    fn refuse_between(&self, first: usize, last: usize) {
+        let so_far = self.requests.load(Ordering::Relaxed);
+        // Nothing is refused while the bounds change.
+        self.first.store(usize::MAX, Ordering::Relaxed);
+        self.last.store(so_far.saturating_add(last), Ordering::Relaxed);
+        self.first.store(so_far.saturating_add(first), Ordering::Relaxed);
     }
 
     /// From now on refuses nothing.
@@ -107,7 +124,8 @@ impl<P> FailAfter<P> {
     fn refuse(&self) -> Option<usize> {
         // Relaxed: each request gets its number, which is all that is promised.
         let request = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        if request < self.first.load(Ordering::Relaxed) {
+        let (first, last) = (self.first.load(Ordering::Relaxed), self.last.load(Ordering::Relaxed));
+        if !(first..=last).contains(&request) {
             return None;
         }
         self.refused.fetch_add(1, Ordering::Relaxed);

@@ -9,7 +9,7 @@
 //! | [`System`], [`Mimalloc`](PassThrough), any [`PassThrough`] | ranges of another allocator | passed through |
 //! | [`FixedRegion`] | a buffer of the caller's | |
 //! | [`Heap`](crate::Heap), [`Flagstone`](crate::Flagstone) | | from shards |
-//! | [`FailAfter`] of any | refuses from the N-th request on | the same |
+//! | [`FailAfter`] of any | refuses from the N-th request on, or the N-th alone | the same |
 //! | [`Tracing`] of any | knows what is out, and whence | the same |
 
 mod block;
