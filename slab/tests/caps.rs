@@ -1,12 +1,15 @@
 //! A heap's cap: never exceeded, however many threads allocate at once, and nothing lost by a refusal.
 
+mod common;
+
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::Barrier;
 use std::thread;
 
+use common::traced;
 use flagstone_slab::Heap;
-use flagstone_slab::port::{AllocError, OsPages, Tracing};
+use flagstone_slab::port::AllocError;
 
 const CAP: usize = 40 << 20;
 
@@ -18,13 +21,12 @@ fn layout(bytes: usize) -> Layout {
 #[test]
 fn threads_that_reserve_at_once_never_pass_the_cap() {
     const THREADS: usize = 8;
-    let backing = Tracing::new(OsPages);
-    let heap = Heap::builder().cap(CAP).backing(backing).build().unwrap();
+    let heap = traced(Heap::builder().cap(CAP));
     let barrier = Barrier::new(THREADS);
     for round in 0..3 {
         thread::scope(|scope| {
             for t in 0..THREADS {
-                let (heap, barrier) = (&heap, &barrier);
+                let (heap, barrier): (&Heap, _) = (&heap, &barrier);
                 scope.spawn(move || {
                     barrier.wait();
                     let mut blocks: Vec<(NonNull<u8>, Layout)> = Vec::new();
@@ -65,12 +67,14 @@ fn threads_that_reserve_at_once_never_pass_the_cap() {
     assert_eq!(heap.live_bytes(), 0, "nothing is lost by refusals");
     // And the room can be had again.
     heap.purge();
-    heap.try_alloc(layout(CAP / 2)).unwrap();
+    let block = heap.try_alloc(layout(CAP / 2)).unwrap();
+    // SAFETY: just allocated.
+    unsafe { heap.dealloc(block, layout(CAP / 2)) };
 }
 
 #[test]
 fn a_refused_resize_leaves_the_block_and_says_why() {
-    let heap = Heap::builder().cap(CAP).build().unwrap();
+    let heap = traced(Heap::builder().cap(CAP));
     let (old, new) = (layout(1 << 20), layout(CAP));
     let block = heap.try_alloc(old).unwrap();
     // SAFETY: the block is live throughout.

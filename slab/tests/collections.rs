@@ -1,12 +1,15 @@
 //! Collections in an instance, through both versions of the `Allocator` trait.
 #![cfg(all(feature = "allocator-api2-02", feature = "allocator-api2-04"))]
 
+mod common;
+
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
 use allocator_api2_04::alloc::Allocator;
 use allocator_api2_04::boxed::Box as BoxIn;
 use allocator_api2_04::vec::Vec as VecIn;
+use common::traced;
 use flagstone_slab::port::{FailAfter, OsPages, Tracing};
 use flagstone_slab::{ClassTable, Flagstone, Heap, SharedHeap};
 use hashbrown::DefaultHashBuilder;
@@ -20,8 +23,8 @@ fn allocs(heap: &Heap) -> u64 {
 // requirement: D1
 #[test]
 fn a_hash_map_lives_in_an_instance_and_leaves_nothing_there() {
-    let heap = Heap::builder().name("map").build().unwrap();
-    let mut map = HashMap::with_hasher_in(DefaultHashBuilder::default(), &*heap);
+    let heap = traced(Heap::builder().name("map"));
+    let mut map = HashMap::with_hasher_in(DefaultHashBuilder::default(), &**heap);
     for i in 0..50_000u64 {
         map.insert(i, i * i);
     }
@@ -45,7 +48,7 @@ fn vectors_and_boxes_live_in_instances_of_any_table() {
         ClassTable::new(&[24, 8 << 10]).unwrap(),
     ];
     for table in tables {
-        let heap = Heap::builder().class_table(table).build().unwrap();
+        let heap = traced(Heap::builder().class_table(table));
         let mut words: VecIn<u64, &Heap> = VecIn::new_in(&heap);
         // From the smallest class through every other to large blocks that grow by moving pages.
         for i in 0..1_000_000 {
@@ -55,8 +58,8 @@ fn vectors_and_boxes_live_in_instances_of_any_table() {
         words.shrink_to_fit();
         assert!(words.iter().copied().eq(0..10));
         assert!(heap.live_bytes() <= 8192, "shrunk: {}", heap.live_bytes());
-        let nothing = BoxIn::new_in((), &*heap);
-        let boxed = BoxIn::new_in([7u8; 100], &*heap);
+        let nothing = BoxIn::new_in((), &**heap);
+        let boxed = BoxIn::new_in([7u8; 100], &**heap);
         assert_eq!(*boxed, [7; 100]);
         drop((words, nothing, boxed));
         assert_eq!(heap.live_bytes(), 0);
@@ -66,7 +69,7 @@ fn vectors_and_boxes_live_in_instances_of_any_table() {
 // requirement: D5
 #[test]
 fn grown_and_shrunk_blocks_keep_contents_alignment_and_zeros() {
-    let heap = Heap::builder().class_table(ClassTable::SMALL_POOL).build().unwrap();
+    let heap = traced(Heap::builder().class_table(ClassTable::SMALL_POOL));
     let sizes = [0, 1, 17, 40, 256, 257, 5000, 70_000];
     let aligns = [1, 16, 64, 128 << 10, 4 << 20];
     for from in sizes {
@@ -76,7 +79,7 @@ fn grown_and_shrunk_blocks_keep_contents_alignment_and_zeros() {
             {
                 let old = Layout::from_size_align(from, old_align).unwrap();
                 let new = Layout::from_size_align(to, new_align).unwrap();
-                let heap = &*heap;
+                let heap: &Heap = &heap;
                 // SAFETY: each block is used within its size and given up once.
                 unsafe {
                     let block = heap.allocate(old).unwrap().cast::<u8>();
@@ -131,8 +134,8 @@ fn the_global_heap_is_an_allocator_too() {
 #[test]
 fn a_map_whose_allocations_fail_from_the_nth_on_stays_as_it_was() {
     for n in [1, 3, 7, 37] {
-        let heap = Heap::builder().build().unwrap();
-        let port = FailAfter::new(&*heap, n);
+        let heap = traced(Heap::builder());
+        let port = FailAfter::new(&**heap, n);
         let mut map = HashMap::with_hasher_in(DefaultHashBuilder::default(), &port);
         let mut inserted = 0u64;
         while map.try_reserve(1).is_ok() && inserted < 1 << 12 {

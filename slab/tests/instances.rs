@@ -1,11 +1,14 @@
 //! Heap instances: what a builder makes, what threads see of it, and what its end gives back.
 
+mod common;
+
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::{Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::traced;
 use flagstone_slab::port::{FixedRegion, OsPages, System, Tracing};
 use flagstone_slab::stats::ShardState;
 use flagstone_slab::{BuildFailure, ClassTable, Heap, OwnedHeap};
@@ -14,7 +17,7 @@ fn layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, 8).unwrap()
 }
 
-fn traced() -> (&'static Tracing<OsPages>, OwnedHeap<&'static Tracing<OsPages>>) {
+fn with_backing() -> (&'static Tracing<OsPages>, OwnedHeap<&'static Tracing<OsPages>>) {
     // Kept for ever, and where a leak detector finds it.
     static KEPT: Mutex<Vec<&Tracing<OsPages>>> = Mutex::new(Vec::new());
     let backing: &'static Tracing<OsPages> = Box::leak(Box::new(Tracing::new(OsPages)));
@@ -30,7 +33,7 @@ unsafe impl Send for Sent {}
 // requirement: D3
 #[test]
 fn requests_that_fit_a_class_never_reach_the_fallback_and_oversize_ones_do() {
-    let heap = Heap::builder().class_table(ClassTable::SMALL_POOL).build().unwrap();
+    let heap = traced(Heap::builder().class_table(ClassTable::SMALL_POOL));
     let sizes = [16u64, 24, 32, 48, 64, 96, 128, 192, 256];
     let classes: Vec<u64> = heap.snapshot().classes.iter().map(|c| c.block_bytes).collect();
     assert_eq!(classes, sizes);
@@ -67,7 +70,7 @@ fn settings_that_cannot_be_met_are_refused_with_a_reason_and_give_the_backing_ba
 // requirement: G8
 #[test]
 fn the_end_of_a_heap_gives_every_byte_back_with_blocks_still_out() {
-    let (backing, heap) = traced();
+    let (backing, heap) = with_backing();
     // Full slabs, partly used ones, slabs of several slices, fallback blocks near and apart.
     for bytes in [16, 40, 1000, 9000, 70_000, 512 << 10, 600 << 10, 5 << 20] {
         for i in 0..if bytes <= 1000 { 10_000 } else { 9 } {
@@ -111,14 +114,13 @@ fn a_backing_comes_out_of_the_heap_that_it_served() {
 #[test]
 fn more_threads_than_shards_are_served_and_counted() {
     const THREADS: usize = 12;
-    let (backing, _) = traced();
-    let heap = Heap::builder().backing(backing).shards(3).build().unwrap();
+    let heap = traced(Heap::builder().shards(3));
     assert_eq!(heap.snapshot().shards.len(), 3, "made at once");
     assert_eq!(heap.missing_shards(), 0);
     let barrier = Barrier::new(THREADS);
     thread::scope(|scope| {
         for t in 0..THREADS {
-            let (heap, barrier) = (&heap, &barrier);
+            let (heap, barrier): (&Heap, _) = (&heap, &barrier);
             scope.spawn(move || {
                 let mut blocks = Vec::new();
                 for i in 0..500 {
@@ -159,14 +161,14 @@ fn more_threads_than_shards_are_served_and_counted() {
 // requirement: D4
 #[test]
 fn without_shards_the_buckets_serve_and_without_memory_for_them_too() {
-    let none = Heap::builder().shards(0).build().unwrap();
+    let none = traced(Heap::builder().shards(0));
     let block = none.try_alloc(layout(100)).unwrap();
     // SAFETY: just allocated.
     unsafe { none.dealloc(block, layout(100)) };
     assert_eq!(none.snapshot().tiers.bucket_hits, 1);
     // A cap that leaves room for a segment and a few shards only.
     let room = 5 << 20;
-    let few = Heap::builder().cap(room).shards(1000).build().unwrap();
+    let few = traced(Heap::builder().cap(room).shards(1000));
     let missing = few.missing_shards();
     assert!(missing > 0 && missing < 1000, "{missing} missing");
     assert_eq!(few.snapshot().shards.len() + missing, 1000);
@@ -174,7 +176,7 @@ fn without_shards_the_buckets_serve_and_without_memory_for_them_too() {
 
 #[test]
 fn a_thread_that_ends_after_the_heap_is_gone_does_no_harm() {
-    let (backing, heap) = traced();
+    let (backing, heap) = with_backing();
     let (to_thread, from_main) = mpsc::channel::<OwnedHeap<_>>();
     let (to_main, from_thread) = mpsc::channel();
     let thread = thread::spawn(move || {
@@ -197,7 +199,7 @@ fn a_thread_that_ends_after_the_heap_is_gone_does_no_harm() {
 fn numbers_are_used_again_and_nothing_of_the_heap_before_is_found() {
     // More heaps than there are numbers, one after the other, on one thread that ends with a lease.
     for round in 0..600usize {
-        let heap = Heap::builder().name("short").build().unwrap();
+        let heap = traced(Heap::builder().name("short")).leaving_blocks();
         let block = heap.try_alloc(layout(64)).unwrap();
         // SAFETY: just allocated.
         unsafe { block.cast::<usize>().write(round) };
@@ -208,7 +210,7 @@ fn numbers_are_used_again_and_nothing_of_the_heap_before_is_found() {
 
 #[test]
 fn parked_threads_shards_are_visited_and_taken_back() {
-    let heap = Heap::builder().decay(Duration::ZERO).build().unwrap();
+    let heap = traced(Heap::builder().decay(Duration::ZERO)).leaving_blocks();
     let blocks: Vec<_> = (0..1000).map(|_| heap.try_alloc(layout(256)).unwrap()).collect();
     for block in blocks {
         // SAFETY: allocated above.
@@ -230,11 +232,11 @@ fn parked_threads_shards_are_visited_and_taken_back() {
 
 #[test]
 fn blocks_go_home_from_any_thread() {
-    let heap = Heap::builder().build().unwrap();
+    let heap = traced(Heap::builder());
     let sizes = [16usize, 200, 5000, 100_000, 2 << 20];
     thread::scope(|scope| {
         let (to_freer, blocks) = mpsc::channel::<(Sent, usize)>();
-        let shared = &heap;
+        let shared: &Heap = &heap;
         scope.spawn(move || {
             for (block, bytes) in blocks {
                 // SAFETY: sent with its size, freed once.
@@ -260,8 +262,8 @@ fn blocks_go_home_from_any_thread() {
 // requirement: D7
 #[test]
 fn every_heap_has_statistics_of_its_own_by_name() {
-    let a = Heap::builder().name("index").build().unwrap();
-    let b = Heap::builder().name("log").build().unwrap();
+    let a = traced(Heap::builder().name("index")).leaving_blocks();
+    let b = traced(Heap::builder().name("log")).leaving_blocks();
     a.try_alloc(layout(100)).unwrap();
     a.try_alloc(layout(100)).unwrap();
     b.try_alloc(layout(3000)).unwrap();
@@ -278,7 +280,7 @@ fn every_heap_has_statistics_of_its_own_by_name() {
 // requirement: D6
 #[test]
 fn retired_blocks_go_home_to_their_instance_and_with_it() {
-    let (backing, heap) = traced();
+    let (backing, heap) = with_backing();
     let participant = heap.domain().register();
     let guard = participant.pin();
     for bytes in [64, 5000, 1 << 20] {

@@ -1,20 +1,23 @@
 //! Heaps whose frees are all retired: a reader that entered before a free never sees the memory reused,
 //! on every path that a free can take.
 
+mod common;
+
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::{Traced, traced};
 use flagstone_epoch::{Domain, Participant};
-use flagstone_slab::{Heap, OwnedHeap};
+use flagstone_slab::Heap;
 
 const LAYOUT: Layout = Layout::new::<[u64; 12]>();
 const LIVE: u64 = 0xA1A1_A1A1_A1A1_A1A1;
 
-fn heap() -> OwnedHeap {
-    Heap::builder().name("read").retire_frees(true).build().expect("memory")
+fn heap() -> Traced {
+    traced(Heap::builder().name("read").retire_frees(true))
 }
 
 fn eventually(what: &str, mut step: impl FnMut() -> bool) {
@@ -228,12 +231,12 @@ fn what_waits_when_the_heap_ends_harms_no_other() {
     for _ in 0..600 {
         let guard = reader.pin();
         let first =
-            Heap::builder().retire_frees(true).domain(domain.clone()).build().expect("memory");
+            traced(Heap::builder().retire_frees(true).domain(domain.clone())).leaving_blocks();
         (0..10).for_each(|_| Block::filled(&first).free(&first));
         assert_eq!(first.snapshot().bytes.retired, 960);
         drop(first);
         // Of the same numbers sooner or later, and of the same addresses.
-        let second = heap();
+        let second = heap().leaving_blocks();
         let blocks: Vec<_> = (0..100).map(|_| Block::filled(&second)).collect();
         drop(guard);
         domain.collect();
