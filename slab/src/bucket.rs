@@ -9,7 +9,6 @@
 //! class's bucket lock; whoever meets such a word asks the bucket, which looks at the word again
 //! under its lock. Lock order: a bucket's lock is never held while another lock is taken.
 
-use std::cell::Cell;
 use std::ptr;
 
 use crate::counter::{Counter, SharedCounter, came_and_went};
@@ -18,6 +17,7 @@ use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os::debug_check;
 use crate::shard::{Chain, owner_word};
 use crate::stats::{LockSite, LockSnapshot};
+use crate::sync::{Cell, const_off_loom, each};
 
 /// The bucket of one class.
 pub(crate) struct Bucket {
@@ -89,19 +89,21 @@ pub(crate) enum BucketFree {
 }
 
 impl Bucket {
-    pub(crate) const fn new() -> Self {
-        Self {
-            slabs: CountedLock::new(BucketSlabs {
-                open: [const { Cell::new(ptr::null()) }; GRADES],
-                partial: SlabList::new(),
-                rest: Rest { moves: Cell::new(0), since: Cell::new(0), purged: Cell::new(false) },
-            }),
-            allocs: Counter::new(),
-            frees: Counter::new(),
-            misses: SharedCounter::new(),
-            lent: Counter::new(),
-            listed: Counter::new(),
-            opened: Counter::new(),
+    const_off_loom! {
+        pub(crate) fn new() -> Self {
+            Self {
+                slabs: CountedLock::new(BucketSlabs {
+                    open: each![Cell::new(ptr::null()); GRADES],
+                    partial: SlabList::new(),
+                    rest: Rest { moves: Cell::new(0), since: Cell::new(0), purged: Cell::new(false) },
+                }),
+                allocs: Counter::new(),
+                frees: Counter::new(),
+                misses: SharedCounter::new(),
+                lent: Counter::new(),
+                listed: Counter::new(),
+                opened: Counter::new(),
+            }
         }
     }
 

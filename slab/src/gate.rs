@@ -11,7 +11,7 @@
 //! the visitor sees the gate closed and leaves, or the closer sees the visitor and waits. `leave` is a
 //! release and `is_empty` an acquire, so the closer sees all that the visitors did.
 
-use crate::sync::{AtomicUsize, Ordering, fence};
+use crate::sync::{AtomicUsize, Ordering, const_off_loom, fence};
 
 /// The gate of one heap number.
 #[derive(Debug)]
@@ -22,17 +22,11 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A closed gate.
-    #[cfg(not(flagstone_loom))]
-    pub const fn new() -> Self {
-        Self { generation: AtomicUsize::new(0), visitors: AtomicUsize::new(0) }
-    }
-
-    /// A closed gate.
-    #[cfg(flagstone_loom)]
-    #[allow(clippy::new_without_default, reason = "mirrors the const constructor")]
-    pub fn new() -> Self {
-        Self { generation: AtomicUsize::new(0), visitors: AtomicUsize::new(0) }
+    const_off_loom! {
+        /// A closed gate.
+        pub fn new() -> Self {
+            Self { generation: AtomicUsize::new(0), visitors: AtomicUsize::new(0) }
+        }
     }
 
     /// Opens the gate of a heap that is ready, under a generation that no heap had before, not zero.

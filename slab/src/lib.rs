@@ -15,43 +15,29 @@
 //! The way of a block, the protocols and the promises are in `docs/ARCHITECTURE.md`; who may touch
 //! what, and when, in `docs/invariants/heap.md`.
 //!
-//! Under `--cfg flagstone_loom` only the lock-free protocols are compiled, over loom's types, for
-//! the models in `loom_tests/`.
+//! Under `--cfg flagstone_loom` all of it runs on loom's types, with small constants, for the models
+//! in `loom_tests/`; see `sync`.
 
-#[cfg_attr(flagstone_loom, allow(dead_code, reason = "the models use the protocols only"))]
-mod counter;
-#[cfg_attr(flagstone_loom, allow(dead_code, reason = "as above"))]
-mod gate;
-#[cfg_attr(flagstone_loom, allow(dead_code, reason = "as above"))]
-mod lock;
-mod sync;
-
-#[cfg(not(flagstone_loom))]
 mod bucket;
-#[cfg(not(flagstone_loom))]
+mod counter;
+mod gate;
 mod heap;
-#[cfg(not(flagstone_loom))]
 mod large;
-#[cfg(not(flagstone_loom))]
 mod layout;
-#[cfg(not(flagstone_loom))]
+mod lock;
 mod os;
-#[cfg(not(flagstone_loom))]
 pub mod port;
 mod shard;
 pub mod stats;
-#[cfg(not(flagstone_loom))]
+mod sync;
 pub mod thread;
 pub mod typed;
-#[cfg_attr(flagstone_loom, allow(dead_code, reason = "as above"))]
 mod walk;
 
-#[cfg(not(flagstone_loom))]
 pub use heap::{
     BuildError, BuildFailure, Flagstone, Heap, HeapBuilder, HugePages, OwnedHeap, SharedHeap,
     UnknownHugePages, mode, untyped,
 };
-#[cfg(not(flagstone_loom))]
 pub use layout::{ClassTable, ClassTableError};
 
 /// The protocols that `loom_tests/` checks. Not part of the interface.
@@ -62,6 +48,7 @@ pub mod model {
     pub use crate::gate::Gate;
     pub use crate::shard::inbox::{Inbox, Post};
     pub use crate::shard::lease::{Lease, LeaseWord, Take, Unpark};
+    pub use crate::sync::watched::{gone, look, write};
     pub use crate::typed::protocol::{Directory, PagePointer, Removal, SlotWord};
     pub use crate::walk::{WalkLinks, WalkList, Walked};
 }

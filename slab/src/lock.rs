@@ -13,7 +13,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::counter::{Counter, SharedCounter};
 use crate::stats::{LockSite, LockSnapshot};
-use crate::sync::{Mutex, MutexGuard, TryLockError};
+use crate::sync::{Mutex, MutexGuard, TryLockError, const_off_loom};
 
 /// One acquisition in this many has its hold time measured.
 pub(crate) const HOLD_SAMPLE: u64 = 16;
@@ -68,14 +68,10 @@ pub(crate) struct Held<'a, T> {
 }
 
 impl<T> CountedLock<T> {
-    #[cfg(not(flagstone_loom))]
-    pub(crate) const fn new(value: T) -> Self {
-        Self { inner: Mutex::new(value), stats: LockStats::new() }
-    }
-
-    #[cfg(flagstone_loom)]
-    pub(crate) fn new(value: T) -> Self {
-        Self { inner: Mutex::new(value), stats: LockStats::new() }
+    const_off_loom! {
+        pub(crate) fn new(value: T) -> Self {
+            Self { inner: Mutex::new(value), stats: LockStats::new() }
+        }
     }
 
     /// Takes the lock. A poisoned lock is taken like any other: the sections it guards do not
@@ -145,7 +141,6 @@ impl LockStats {
 
 impl<T> Held<'_, T> {
     /// The same hold, left out of the hold times.
-    #[cfg_attr(flagstone_loom, allow(dead_code, reason = "the models do not fork"))]
     pub(crate) fn untimed(mut self) -> Self {
         self.since = None;
         self
@@ -175,15 +170,8 @@ impl<T> Drop for Held<'_, T> {
     }
 }
 
-#[cfg(not(flagstone_loom))]
 fn now() -> u64 {
     crate::os::nanos()
-}
-
-/// Time stands still in a model: it would make its executions differ.
-#[cfg(flagstone_loom)]
-fn now() -> u64 {
-    0
 }
 
 #[cfg(all(test, not(flagstone_loom)))]

@@ -15,10 +15,9 @@
 //! free, where nothing may allocate (ADR 11). Walks are short and seldom; one that overlaps the next,
 //! which overlaps the next, would keep nodes waiting as long as that goes on.
 
-use std::cell::Cell;
 use std::ptr;
 
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering, fence};
+use crate::sync::{AtomicPtr, AtomicUsize, Cell, Ordering, const_off_loom, fence};
 
 /// A node of such a list.
 pub trait Walked: Sized {
@@ -48,16 +47,11 @@ pub struct WalkList<N> {
 }
 
 impl<N: Walked> WalkList<N> {
-    /// An empty list.
-    #[cfg(not(flagstone_loom))]
-    pub const fn new() -> Self {
-        Self { first: AtomicPtr::new(ptr::null_mut()), walkers: AtomicUsize::new(0) }
-    }
-
-    /// An empty list.
-    #[cfg(flagstone_loom)]
-    pub fn new() -> Self {
-        Self { first: AtomicPtr::new(ptr::null_mut()), walkers: AtomicUsize::new(0) }
+    const_off_loom! {
+        /// An empty list.
+        pub fn new() -> Self {
+            Self { first: AtomicPtr::new(ptr::null_mut()), walkers: AtomicUsize::new(0) }
+        }
     }
 
     /// Puts a node in front.
@@ -109,7 +103,6 @@ impl<N: Walked> WalkList<N> {
 
     /// In a forked child, before it has threads: walkers are other threads of the parent, and not
     /// here to leave.
-    #[cfg(not(flagstone_loom))]
     pub fn forget_walkers(&self) {
         // Relaxed: the child's threads start after this and so see it.
         self.walkers.store(0, Ordering::Relaxed);

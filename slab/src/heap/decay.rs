@@ -8,7 +8,7 @@
 use super::Heap;
 use super::pool::DecayLimit;
 use super::scavenge::RangeBudget;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, const_off_loom};
 
 /// Slices that one pass on the way gives back at most: 4 MiB.
 const SLICES: u64 = 64;
@@ -23,8 +23,10 @@ const PASSES: u32 = 4;
 pub(crate) struct DecayClock(AtomicU32);
 
 impl DecayClock {
-    pub(crate) const fn new() -> Self {
-        Self(AtomicU32::new(0))
+    const_off_loom! {
+        pub(crate) fn new() -> Self {
+            Self(AtomicU32::new(0))
+        }
     }
 
     /// Takes the pass that is due, if one is and nobody else took it. Relaxed: the word only says

@@ -20,6 +20,7 @@ use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os::{self, fatal};
 use crate::port::Remapped;
 use crate::stats::{FALLBACK_BOUNDS, FallbackSnapshot, LockSite, LockSnapshot};
+use crate::sync::const_off_loom;
 
 /// The fallback tier of one heap.
 pub(crate) struct Fallback {
@@ -83,27 +84,29 @@ const HUGE_MIN: usize = UNIT;
 const RECORD_CHUNK: usize = GRANULE;
 
 impl Fallback {
-    pub(crate) const fn new() -> Self {
-        Self {
-            tier: CountedLock::new(Tier {
-                space: Space::new(),
-                budget: Budget::new(),
-                moves: Moves::Possible { failed: 0 },
-            }),
-            counts: Counts {
-                allocs: Counter::new(),
-                frees: Counter::new(),
-                resizes: Counter::new(),
-                remaps: Counter::new(),
-                failures: Counter::new(),
-                live_bytes: Counter::new(),
-                mapped_bytes: Counter::new(),
-                cached_bytes: Counter::new(),
-                retained_bytes: Counter::new(),
-                record_bytes: Counter::new(),
-                purged_bytes: Counter::new(),
-                histogram: [const { Counter::new() }; FALLBACK_BOUNDS],
-            },
+    const_off_loom! {
+        pub(crate) fn new() -> Self {
+            Self {
+                tier: CountedLock::new(Tier {
+                    space: Space::new(),
+                    budget: Budget::new(),
+                    moves: Moves::Possible { failed: 0 },
+                }),
+                counts: Counts {
+                    allocs: Counter::new(),
+                    frees: Counter::new(),
+                    resizes: Counter::new(),
+                    remaps: Counter::new(),
+                    failures: Counter::new(),
+                    live_bytes: Counter::new(),
+                    mapped_bytes: Counter::new(),
+                    cached_bytes: Counter::new(),
+                    retained_bytes: Counter::new(),
+                    record_bytes: Counter::new(),
+                    purged_bytes: Counter::new(),
+                    histogram: [const { Counter::new() }; FALLBACK_BOUNDS],
+                },
+            }
         }
     }
 

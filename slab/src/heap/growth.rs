@@ -7,10 +7,10 @@
 use super::Heap;
 use crate::counter::SharedCounter;
 use crate::layout::HeapId;
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{Ordering, process};
 
 /// What to call, as the address of a `fn()`; null when nothing is armed.
-static HOOK: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+static HOOK: process::AtomicPtr<()> = process::AtomicPtr::new(std::ptr::null_mut());
 /// Populated bytes at which it is called.
 static THRESHOLD: SharedCounter = SharedCounter::new();
 

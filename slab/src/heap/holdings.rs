@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use crate::counter::SharedCounter;
 use crate::layout::ADDRESS_BITS;
 use crate::port::{Backing, Remapped};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, each};
 
 /// Bytes of a region: 16,384 entries of the segment map.
 const REGION_BITS: u32 = 36;
@@ -34,7 +34,7 @@ impl<B: Backing> Holdings<B> {
             held: AtomicUsize::new(0),
             peak: SharedCounter::new(),
             refusals: SharedCounter::new(),
-            regions: [const { AtomicUsize::new(0) }; WORDS],
+            regions: each![AtomicUsize::new(0); WORDS],
         }
     }
 

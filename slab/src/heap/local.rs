@@ -15,16 +15,21 @@ use std::ptr;
 use super::leases::{NO_TABLE, Table};
 use super::{Heap, leases};
 use crate::os;
+use crate::shard::Shard;
 use crate::shard::lease::{LeaseWord, Unpark};
-use crate::shard::{SENTINEL, Shard};
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64", not(miri)))]
+#[cfg(all(
+    target_os = "linux",
+    target_arch = "x86_64",
+    target_pointer_width = "64",
+    not(any(miri, flagstone_loom))
+))]
 mod initial_exec;
 #[cfg(all(
     target_os = "linux",
     target_arch = "x86_64",
     target_pointer_width = "64",
-    not(miri)
+    not(any(miri, flagstone_loom))
 ))]
 use initial_exec::LOCAL;
 
@@ -32,12 +37,12 @@ use initial_exec::LOCAL;
     target_os = "linux",
     target_arch = "x86_64",
     target_pointer_width = "64",
-    not(miri)
+    not(any(miri, flagstone_loom))
 )))]
-thread_local! {
+crate::sync::per_thread! {
     static LOCAL: Local = const {
         Local {
-            shard: Cell::new(&raw const SENTINEL),
+            shard: Cell::new(Shard::sentinel()),
             home: Cell::new(ptr::null()),
             phase: Cell::new(Phase::Running),
             table: Cell::new(&raw const NO_TABLE),
@@ -49,7 +54,7 @@ thread_local! {
     target_os = "linux",
     target_arch = "x86_64",
     target_pointer_width = "64",
-    not(miri)
+    not(any(miri, flagstone_loom))
 )))]
 trait FastCell {
     fn shard(&'static self) -> *const Shard;
@@ -60,9 +65,9 @@ trait FastCell {
     target_os = "linux",
     target_arch = "x86_64",
     target_pointer_width = "64",
-    not(miri)
+    not(any(miri, flagstone_loom))
 )))]
-impl FastCell for std::thread::LocalKey<Local> {
+impl FastCell for crate::sync::LocalKey<Local> {
     #[inline(always)]
     fn shard(&'static self) -> *const Shard {
         self.with(|local| local.shard.get())

@@ -16,7 +16,7 @@ use flagstone_epoch::{NotEntered, Participant, Tally};
 
 use super::Heap;
 
-thread_local! {
+crate::sync::per_thread! {
     static MEMBERS: RefCell<Vec<Rc<Participant>>> = const { RefCell::new(Vec::new()) };
     /// Whether the thread has ever joined a domain.
     static JOINED: Cell<bool> = const { Cell::new(false) };

@@ -65,7 +65,7 @@ use crate::lock::ContentionThreshold;
 use crate::os;
 use crate::port::{Backing, OsPages};
 use crate::shard::Shard;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, const_off_loom, each, per_execution};
 use fallback::Fallback;
 use holdings::Figures;
 use pool::Pool;
@@ -121,45 +121,49 @@ pub struct Heap {
     domain: OnceLock<Domain>,
 }
 
-static GLOBAL: Heap = Heap::new(HeapId::GLOBAL, "global", &OsPages, &DEFAULT_TABLE);
+per_execution! {
+    static GLOBAL: Heap = Heap::new(HeapId::GLOBAL, "global", &OsPages, &DEFAULT_TABLE);
+}
 
 impl Heap {
-    const fn new(
-        id: HeapId,
-        name: &'static str,
-        backing: &'static dyn Backing,
-        table: &'static ClassTable,
-    ) -> Self {
-        Self {
-            id,
-            generation: 0,
-            name,
-            key: AtomicUsize::new(0),
-            backing,
-            table,
-            holdings: None,
-            estate_bytes: 0,
-            pool: Pool::new(),
-            buckets: [const { Bucket::new() }; MAX_CLASSES],
-            fallback: Fallback::new(),
-            shards: ShardList::new(MAX_SHARDS),
-            threshold: ContentionThreshold::new(),
-            decay_millis: SharedCounter::new(),
-            retain_bytes: SharedCounter::new(),
-            huge_pages: SharedCounter::new(),
-            decay_clock: decay::DecayClock::new(),
-            high_water: [const { SharedCounter::new() }; MAX_CLASSES],
-            window_high_water: [const { SharedCounter::new() }; MAX_CLASSES],
-            told_in_use: [const { SharedCounter::new() }; MAX_CLASSES],
-            purged_in_slabs: SharedCounter::new(),
-            unsharded_posts: SharedCounter::new(),
-            direct_blocks: SharedCounter::new(),
-            direct_batches: SharedCounter::new(),
-            failures: SharedCounter::new(),
-            retired_unsharded: SharedCounter::new(),
-            reclaimed_unsharded: SharedCounter::new(),
-            retires: false,
-            domain: OnceLock::new(),
+    const_off_loom! {
+        fn new(
+            id: HeapId,
+            name: &'static str,
+            backing: &'static dyn Backing,
+            table: &'static ClassTable,
+        ) -> Self {
+            Self {
+                id,
+                generation: 0,
+                name,
+                key: AtomicUsize::new(0),
+                backing,
+                table,
+                holdings: None,
+                estate_bytes: 0,
+                pool: Pool::new(),
+                buckets: each![Bucket::new(); MAX_CLASSES],
+                fallback: Fallback::new(),
+                shards: ShardList::new(MAX_SHARDS),
+                threshold: ContentionThreshold::new(),
+                decay_millis: SharedCounter::new(),
+                retain_bytes: SharedCounter::new(),
+                huge_pages: SharedCounter::new(),
+                decay_clock: decay::DecayClock::new(),
+                high_water: [const { SharedCounter::new() }; MAX_CLASSES],
+                window_high_water: [const { SharedCounter::new() }; MAX_CLASSES],
+                told_in_use: [const { SharedCounter::new() }; MAX_CLASSES],
+                purged_in_slabs: SharedCounter::new(),
+                unsharded_posts: SharedCounter::new(),
+                direct_blocks: SharedCounter::new(),
+                direct_batches: SharedCounter::new(),
+                failures: SharedCounter::new(),
+                retired_unsharded: SharedCounter::new(),
+                reclaimed_unsharded: SharedCounter::new(),
+                retires: false,
+                domain: OnceLock::new(),
+            }
         }
     }
 

@@ -25,6 +25,7 @@ use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os;
 use crate::port::Backing;
 use crate::stats::{LockSite, LockSnapshot, SegmentSnapshot, SegmentUse};
+use crate::sync::const_off_loom;
 
 /// The pool of one heap.
 pub(crate) struct Pool {
@@ -93,23 +94,25 @@ pub(crate) struct Decayed {
 const BATCH: usize = 32;
 
 impl Pool {
-    pub(crate) const fn new() -> Self {
-        Self {
-            inner: CountedLock::new(Segments::new()),
-            all: AllSegments::new(),
-            figures: Figures {
-                segments: Counter::new(),
-                mapped_total: Counter::new(),
-                unmapped_total: Counter::new(),
-                dirty_slices: Counter::new(),
-                clean_slices: Counter::new(),
-                purged_bytes: Counter::new(),
-                purges: Counter::new(),
-                refused_purges: Counter::new(),
-                slabs_returned: Counter::new(),
-                class_slabs: [const { Counter::new() }; MAX_CLASSES],
-            },
-            last_take: Figure::new(0),
+    const_off_loom! {
+        pub(crate) fn new() -> Self {
+            Self {
+                inner: CountedLock::new(Segments::new()),
+                all: AllSegments::new(),
+                figures: Figures {
+                    segments: Counter::new(),
+                    mapped_total: Counter::new(),
+                    unmapped_total: Counter::new(),
+                    dirty_slices: Counter::new(),
+                    clean_slices: Counter::new(),
+                    purged_bytes: Counter::new(),
+                    purges: Counter::new(),
+                    refused_purges: Counter::new(),
+                    slabs_returned: Counter::new(),
+                    class_slabs: [const { Counter::new() }; MAX_CLASSES],
+                },
+                last_take: Figure::new(0),
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use std::ptr;
 use super::Heap;
 use crate::gate::Gate;
 use crate::layout::HeapId;
-use crate::sync::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicU8, Ordering, const_off_loom, each, per_execution, process};
 
 /// Heap numbers that instances may have.
 const INSTANCES: std::ops::RangeInclusive<u8> = 2..=HeapId::LAST.0;
@@ -22,15 +22,27 @@ pub(super) const PLACES: usize = HeapId::LAST.0 as usize + 1;
 const FREE: u8 = 0;
 const TAKEN: u8 = 1;
 
-struct Slot {
+pub(crate) struct Slot {
     state: AtomicU8,
     gate: Gate,
     heap: AtomicPtr<Heap>,
 }
 
-static SLOTS: [Slot; PLACES] = [const {
-    Slot { state: AtomicU8::new(FREE), gate: Gate::new(), heap: AtomicPtr::new(ptr::null_mut()) }
-}; PLACES];
+impl Slot {
+    const_off_loom! {
+        fn new() -> Self {
+            Self {
+                state: AtomicU8::new(FREE),
+                gate: Gate::new(),
+                heap: AtomicPtr::new(ptr::null_mut()),
+            }
+        }
+    }
+}
+
+per_execution! {
+    static SLOTS: [Slot; PLACES] = each![Slot::new(); PLACES];
+}
 
 /// A number that belongs to one heap until this is dropped.
 #[derive(Debug)]
@@ -47,8 +59,8 @@ pub(crate) struct Visit {
 impl Number {
     /// Takes a free number; `None` when every one is in use.
     pub(crate) fn take() -> Option<Number> {
-        static TURN: AtomicUsize = AtomicUsize::new(0);
-        static GENERATION: AtomicUsize = AtomicUsize::new(0);
+        static TURN: process::AtomicUsize = process::AtomicUsize::new(0);
+        static GENERATION: process::AtomicUsize = process::AtomicUsize::new(0);
         let count = INSTANCES.len();
         // Relaxed: only spreads the searches.
         let turn = TURN.fetch_add(1, Ordering::Relaxed);

@@ -14,7 +14,7 @@ use crate::port::Backing;
 use crate::shard::Shard;
 use crate::shard::lease::{LeaseWord, Take};
 use crate::stats::{LockSite, LockSnapshot};
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, Ordering, const_off_loom};
 
 /// A heap's shards.
 pub(crate) struct ShardList {
@@ -40,24 +40,28 @@ pub(crate) type ShardsLock<'a> = Held<'a, ()>;
 const _: () = assert!(align_of::<Shard>() <= 4096 && MAX_CLASSES < 256);
 
 impl ShardList {
-    pub(crate) const fn new(limit: u32) -> Self {
-        Self {
-            head: AtomicPtr::new(ptr::null_mut()),
-            growth: CountedLock::new(()),
-            count: Counter::new(),
-            bytes: Counter::new(),
-            limit,
-            fixed: 0,
-            turn: SharedCounter::new(),
-            refusals: SharedCounter::new(),
+    const_off_loom! {
+        pub(crate) fn new(limit: u32) -> Self {
+            Self {
+                head: AtomicPtr::new(ptr::null_mut()),
+                growth: CountedLock::new(()),
+                count: Counter::new(),
+                bytes: Counter::new(),
+                limit,
+                fixed: 0,
+                turn: SharedCounter::new(),
+                refusals: SharedCounter::new(),
+            }
         }
     }
 
-    /// A list of a fixed number of shards, to be [filled](Self::fill).
-    pub(crate) const fn fixed(count: u32) -> Self {
-        let mut list = Self::new(count);
-        list.fixed = count;
-        list
+    const_off_loom! {
+        /// A list of a fixed number of shards, to be [filled](Self::fill).
+        pub(crate) fn fixed(count: u32) -> Self {
+            let mut list = Self::new(count);
+            list.fixed = count;
+            list
+        }
     }
 
     /// Makes the fixed number of shards, or as many as there is memory for. They are idle.

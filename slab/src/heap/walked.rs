@@ -14,7 +14,7 @@ use crate::layout::{ALL_FREE, Kind, SEGMENT_BYTES, Segment, SegmentMap};
 use crate::lock::ContentionThreshold;
 use crate::port::Backing;
 use crate::stats::{SEGMENT_USES, SegmentUse};
-use crate::sync::{Ordering, fence};
+use crate::sync::{Ordering, const_off_loom, fence};
 use crate::walk::WalkList;
 
 /// The segments of a heap.
@@ -25,8 +25,10 @@ pub(crate) struct AllSegments {
 }
 
 impl AllSegments {
-    pub(super) const fn new() -> Self {
-        Self { list: WalkList::new(), waiting: Counter::new() }
+    const_off_loom! {
+        pub(super) fn new() -> Self {
+            Self { list: WalkList::new(), waiting: Counter::new() }
+        }
     }
 }
 

@@ -11,11 +11,11 @@ use super::segment::SLICE_BYTES;
 /// Bytes of the smallest block: two words, the room that a chain of freed blocks needs.
 pub(crate) const SMALLEST: usize = 16;
 /// Bytes of the largest class; larger requests go to the fallback.
-pub(crate) const LARGEST: usize = 512 * 1024;
+pub(crate) const LARGEST: usize = if cfg!(flagstone_loom) { 2048 } else { 512 * 1024 };
 /// Number of classes in the default table.
 pub(crate) const CLASSES: usize = LINEAR + 8 * DOUBLINGS;
 /// Room for classes in per-class arrays.
-pub(crate) const MAX_CLASSES: usize = 112;
+pub(crate) const MAX_CLASSES: usize = if cfg!(flagstone_loom) { CLASSES } else { 112 };
 
 /// Classes 16, 24, ... 128.
 const LINEAR: usize = (LINEAR_MAX - SMALLEST) / 8 + 1;

@@ -11,6 +11,7 @@
 use std::ptr;
 
 use super::map::ADDRESS_BITS;
+use crate::sync;
 
 /// Most blocks in one posted chain: what the count field of a [`ChainWord`] holds.
 pub(crate) const MAX_CHAIN: u32 = (1 << COUNT_BITS) - 1;
@@ -43,6 +44,7 @@ impl LinkKey {
     /// `block` is a free block that the caller owns and whose link was written with this key.
     #[inline(always)]
     pub(crate) unsafe fn next(self, block: Block) -> Block {
+        sync::read(block.cast());
         // SAFETY: blocks are 8-aligned and at least two words large; the caller owns it.
         let word = unsafe { block.cast::<usize>().read() };
         ptr::with_exposed_provenance_mut(word ^ self.0)
@@ -67,9 +69,22 @@ impl LinkKey {
     /// The caller owns `block`, which is free.
     #[inline(always)]
     pub(crate) unsafe fn set_next(self, block: Block, next: Block) {
+        sync::written(block.cast());
         // SAFETY: blocks are 8-aligned and at least two words large; the caller owns it.
         unsafe { block.cast::<usize>().write(next.expose_provenance() ^ self.0) };
     }
+}
+
+/// Wipes the link of a block that is handed out, so that one given back unwritten does not look free
+/// already.
+///
+/// # Safety
+/// The caller owns the block.
+#[inline(always)]
+pub(crate) unsafe fn wipe_link(block: Block) {
+    sync::written(block.cast());
+    // SAFETY: blocks are 8-aligned and at least two words large; the caller owns it.
+    unsafe { block.cast::<usize>().write(0) };
 }
 
 /// Word 1 of the first block of a posted chain.
@@ -123,6 +138,7 @@ impl ChainWord {
     /// # Safety
     /// `head` starts a posted chain and the caller has taken it from an inbox.
     pub(crate) unsafe fn read(head: Block) -> Self {
+        sync::read(head.cast::<usize>().wrapping_add(1));
         // SAFETY: blocks are at least two words large and 8-aligned.
         Self(unsafe { head.cast::<usize>().add(1).read() })
     }
@@ -132,6 +148,7 @@ impl ChainWord {
     /// # Safety
     /// The caller owns the free block `head`.
     pub(crate) unsafe fn write(self, head: Block) {
+        sync::written(head.cast::<usize>().wrapping_add(1));
         // SAFETY: blocks are at least two words large and 8-aligned.
         unsafe { head.cast::<usize>().add(1).write(self.0) };
     }

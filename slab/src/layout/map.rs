@@ -16,7 +16,8 @@
 //! entry; for any other address the answer is just a hint that nothing may be read there.
 
 use super::segment::SEGMENT_BYTES;
-use crate::sync::{AtomicU8, AtomicUsize, Ordering};
+use crate::sync::Ordering;
+use crate::sync::process::{AtomicU8, AtomicUsize};
 
 /// Bits of an address that a mapping may have.
 pub(crate) const ADDRESS_BITS: u32 = if cfg!(target_arch = "x86_64") { 47 } else { 48 };
@@ -30,7 +31,7 @@ impl HeapId {
     /// The heap behind the global allocator.
     pub(crate) const GLOBAL: HeapId = HeapId(1);
     /// The largest number.
-    pub(crate) const LAST: HeapId = HeapId(127);
+    pub(crate) const LAST: HeapId = HeapId(if cfg!(flagstone_loom) { 3 } else { 127 });
 }
 
 /// What an entry says.

@@ -27,7 +27,7 @@ mod table;
 pub(crate) use classes::{
     ClassInfo, LARGEST, MAX_CLASSES, SMALLEST, class_of_common, class_of_layout,
 };
-pub(crate) use link::{Block, ChainWord, LinkKey, MAX_CHAIN};
+pub(crate) use link::{Block, ChainWord, LinkKey, MAX_CHAIN, wipe_link};
 pub(crate) use map::{ADDRESS_BITS, HeapId, Kind, SegmentMap};
 pub(crate) use owner::{Owner, OwnerCell, OwnerKind};
 pub(crate) use segment::{

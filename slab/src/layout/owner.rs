@@ -89,6 +89,11 @@ impl Owner {
 pub(crate) struct OwnerCell(AtomicUsize);
 
 impl OwnerCell {
+    #[cfg(flagstone_loom)]
+    pub(crate) fn new() -> Self {
+        Self(AtomicUsize::new(Owner::NONE.0))
+    }
+
     /// Relaxed: pairs with nothing. If the word names the reader, only the reader changes it. If it
     /// names somebody else it is advice: posting to a former owner is corrected by forwarding.
     #[inline(always)]

@@ -5,7 +5,6 @@
 //! `first` table is written by the pool before a slab is handed out and read by whoever holds a
 //! block of it (rule S2); owner words and slab metadata have rules of their own (S1, O1).
 
-use std::cell::Cell;
 use std::ptr;
 
 use super::map::HeapId;
@@ -13,6 +12,7 @@ use super::owner::OwnerCell;
 use super::slab::Slab;
 use crate::counter::{Figure, Mask};
 use crate::os;
+use crate::sync::Cell;
 use crate::walk::{WalkLinks, Walked};
 
 /// Bytes of a segment, and its alignment.
@@ -160,6 +160,13 @@ impl Segment {
         unsafe {
             (*segment).table.class[0].set(heap.0);
             (&raw mut (*segment).free).write(Mask::new(ALL_FREE));
+            // Loom's atomics are not made of zeros.
+            #[cfg(flagstone_loom)]
+            {
+                (&raw mut (*segment).walk).write(WalkLinks::new());
+                (&raw mut (*segment).owners)
+                    .write(Owners(crate::sync::each![OwnerCell::new(); SLICES]));
+            }
         }
         segment
     }

@@ -17,13 +17,13 @@
 //!
 //! Equation that `debug_validate` checks: `out + |free list| + |purged blocks| = linked <= capacity`.
 
-use std::cell::Cell;
 use std::ptr;
 
 use super::classes::ClassInfo;
-use super::link::{Block, LinkKey};
+use super::link::{Block, LinkKey, wipe_link};
 use super::segment::{SLICE_BYTES, Segment, slice_of};
 use crate::counter::SharedCounter;
+use crate::sync::Cell;
 
 /// A pointer to slab metadata; never null once a slab exists.
 pub(crate) type SlabPtr = *const Slab;
@@ -246,8 +246,8 @@ impl Slab {
         // SAFETY: a block on the free list is free and its link was written with the heap's key.
         self.free.set(unsafe { key.next(block) });
         self.needed.set(self.needed.get() + 1);
-        // SAFETY: the block is the caller's now. Why: see `Shard::alloc_fast`.
-        unsafe { block.cast::<usize>().write(0) };
+        // SAFETY: the block is the caller's now.
+        unsafe { wipe_link(block) };
         Some(block)
     }
 

@@ -9,6 +9,10 @@ use std::fmt::{self, Write};
 #[cold]
 #[inline(never)]
 pub(crate) fn fatal(message: fmt::Arguments<'_>) -> ! {
+    if cfg!(flagstone_loom) {
+        // The model fails, and says why.
+        panic!("{message}");
+    }
     complain(message);
     std::process::abort()
 }

@@ -5,7 +5,7 @@
 //! last before and first after, so an allocator registers with its first slow path and others'
 //! handlers may allocate.
 
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{Ordering, process};
 
 /// Asks that the handlers run at every fork. Further calls do nothing.
 pub(crate) fn arm_fork_handlers(
@@ -13,7 +13,7 @@ pub(crate) fn arm_fork_handlers(
     parent: unsafe extern "C" fn(),
     child: unsafe extern "C" fn(),
 ) {
-    static ARMED: AtomicUsize = AtomicUsize::new(0);
+    static ARMED: process::AtomicUsize = process::AtomicUsize::new(0);
     // Relaxed: the flag stands for itself. Whoever reads 1 relies on a registration that is done
     // or being done by the thread that wrote it; a fork in between has one thread's shard at stake,
     // which is not leased yet.

@@ -6,11 +6,11 @@
 use std::ptr;
 
 use crate::port::Remapped;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{Ordering, process};
 
 /// The page size in bytes, read at run time: 4, 16 or 64 KiB on the platforms served.
 pub(crate) fn page_size() -> usize {
-    static SIZE: AtomicUsize = AtomicUsize::new(0);
+    static SIZE: process::AtomicUsize = process::AtomicUsize::new(0);
     // Relaxed: the value is a constant of the machine; a second thread at worst asks again.
     let known = SIZE.load(Ordering::Relaxed);
     if known != 0 {

@@ -4,14 +4,18 @@
 //! allocates, and Rust's and C++'s thread-local destructors run before key destructors, so frees
 //! they make still find the thread's shard. Keys also serve threads that Rust did not start.
 
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{Ordering, process};
 
 /// Asks that `on_exit` runs when the calling thread ends. Returns whether the system agreed.
 ///
 /// Every caller of a process passes the same function: the key is made once.
 pub(crate) fn arm_thread_exit(on_exit: extern "C" fn(*mut libc::c_void)) -> bool {
+    if cfg!(flagstone_loom) {
+        // The threads of a model are none of the system's; each says itself that it ends.
+        return true;
+    }
     // 0 = no key yet, else key + 1.
-    static KEY: AtomicUsize = AtomicUsize::new(0);
+    static KEY: process::AtomicUsize = process::AtomicUsize::new(0);
     // Acquire pairs with the release half of the exchange below. If we see the key, its creation
     // happened before; if we do not, we make a second key and lose the exchange.
     let mut known = KEY.load(Ordering::Acquire);

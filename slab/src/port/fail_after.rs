@@ -12,7 +12,7 @@ use std::num::ParseIntError;
 use std::ptr::NonNull;
 
 use super::{AllocError, Backing, BlockPort, Remapped};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, const_off_loom};
 
 /// A port whose requests fail from a given one on.
 ///
@@ -54,14 +54,16 @@ impl<P> FailAfter<P> {
     /// The environment variable that [`from_env`](Self::from_env) reads.
     pub const VARIABLE: &'static str = "FLAGSTONE_FAIL_AFTER";
 
-    /// Refuses requests from the `first` on, counted from 1.
-    pub const fn new(inner: P, first: usize) -> Self {
-        Self {
-            inner,
-            requests: AtomicUsize::new(0),
-            refused: AtomicUsize::new(0),
-            first: AtomicUsize::new(first),
-            last: AtomicUsize::new(usize::MAX),
+    const_off_loom! {
+        /// Refuses requests from the `first` on, counted from 1.
+        pub fn new(inner: P, first: usize) -> Self {
+            Self {
+                inner,
+                requests: AtomicUsize::new(0),
+                refused: AtomicUsize::new(0),
+                first: AtomicUsize::new(first),
+                last: AtomicUsize::new(usize::MAX),
+            }
         }
     }
 

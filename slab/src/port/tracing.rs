@@ -14,7 +14,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, PoisonError};
 
 use super::{AllocError, Backing, BlockPort, Remapped};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, const_off_loom};
 
 /// A port that knows what is out.
 ///
@@ -66,11 +66,13 @@ struct Ledger {
 }
 
 impl<P> Tracing<P> {
-    /// Traces what `inner` hands out.
-    pub const fn new(inner: P) -> Self {
-        let ledger =
-            Ledger { live: BTreeMap::new(), outstanding: 0, peak: 0, requests: 0, failures: 0 };
-        Self { inner, backtraces: false, ledger: Mutex::new(ledger) }
+    const_off_loom! {
+        /// Traces what `inner` hands out.
+        pub fn new(inner: P) -> Self {
+            let ledger =
+                Ledger { live: BTreeMap::new(), outstanding: 0, peak: 0, requests: 0, failures: 0 };
+            Self { inner, backtraces: false, ledger: Mutex::new(ledger) }
+        }
     }
 
     /// Takes a backtrace at each request: slow, and tells who asks through a collection.

@@ -4,7 +4,7 @@
 //! paths fall through. No lock, no atomic read-modify-write, no call.
 
 use super::imp::Shard;
-use crate::layout::{Block, SLICE_BYTES, Segment, SegmentMap, Slab, SlabPtr};
+use crate::layout::{Block, SLICE_BYTES, Segment, SegmentMap, Slab, SlabPtr, wipe_link};
 
 /// What a fast free found.
 #[must_use]
@@ -36,8 +36,7 @@ impl Shard {
             if !block.is_null() {
                 ready.set(self.key.next(block));
                 self.allocs.get_unchecked(class).count(1);
-                // So that a block given back unwritten does not look free already.
-                block.cast::<usize>().write(0);
+                wipe_link(block);
             }
             block
         }

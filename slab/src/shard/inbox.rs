@@ -11,7 +11,7 @@
 
 use std::ptr;
 
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, Ordering, const_off_loom};
 
 /// Something that can be posted: it carries a link to the next one.
 pub trait Post {
@@ -29,17 +29,11 @@ pub struct Inbox<N: Post> {
 }
 
 impl<N: Post> Inbox<N> {
-    /// An empty inbox.
-    #[cfg(not(flagstone_loom))]
-    pub const fn new() -> Self {
-        Self { first: AtomicPtr::new(ptr::null_mut()) }
-    }
-
-    /// An empty inbox.
-    #[cfg(flagstone_loom)]
-    #[allow(clippy::new_without_default, reason = "mirrors the const constructor")]
-    pub fn new() -> Self {
-        Self { first: AtomicPtr::new(ptr::null_mut()) }
+    const_off_loom! {
+        /// An empty inbox.
+        pub fn new() -> Self {
+            Self { first: AtomicPtr::new(ptr::null_mut()) }
+        }
     }
 
     /// Posts nodes that are linked from `head` to `last`, where one node is both; returns whether it

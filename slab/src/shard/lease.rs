@@ -23,7 +23,7 @@
 //! value fails its exchange. Nobody ever waits: a refused take is reported and the caller goes on
 //! without the shard.
 
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, const_off_loom};
 
 /// The packed state word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,16 +69,11 @@ impl LeaseWord {
 }
 
 impl Lease {
-    /// The lease of a new shard, which its maker has.
-    #[cfg(not(flagstone_loom))]
-    pub const fn new_leased() -> Self {
-        Self(AtomicU32::new(LeaseWord::LEASED.0))
-    }
-
-    /// The lease of a new shard, which its maker has.
-    #[cfg(flagstone_loom)]
-    pub fn new_leased() -> Self {
-        Self(AtomicU32::new(LeaseWord::LEASED.0))
+    const_off_loom! {
+        /// The lease of a new shard, which its maker has.
+        pub fn new_leased() -> Self {
+            Self(AtomicU32::new(LeaseWord::LEASED.0))
+        }
     }
 
     /// The state now; advice, for statistics and for choosing whom to ask. Relaxed: every decision
@@ -148,14 +143,12 @@ impl Lease {
 
     /// In a forked child, before it has threads: the shard's thread is not here, and what it was
     /// doing will never be finished.
-    #[cfg_attr(flagstone_loom, allow(dead_code, reason = "the models do not fork"))]
     pub(crate) fn orphan(&self) {
         // Relaxed: the child's threads start after this and so see it.
         self.0.store(LeaseWord::ORPHANED.0, Ordering::Relaxed);
     }
 
     /// In a forked child, before it has threads: the thread that had parked the shard is not here.
-    #[cfg_attr(flagstone_loom, allow(dead_code, reason = "the models do not fork"))]
     pub(crate) fn leave_idle(&self) {
         // Relaxed: as in `orphan`.
         self.0.store(LeaseWord::IDLE.0, Ordering::Relaxed);
@@ -202,10 +195,7 @@ impl Lease {
 
 #[cold]
 fn unreachable_state() -> ! {
-    #[cfg(not(flagstone_loom))]
     crate::os::fatal(format_args!("a shard's lease was given up by a thread that had none"));
-    #[cfg(flagstone_loom)]
-    panic!("a shard's lease was given up by a thread that had none");
 }
 
 #[cfg(all(test, not(flagstone_loom)))]

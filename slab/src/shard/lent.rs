@@ -11,7 +11,7 @@ use std::ptr;
 use super::imp::Shard;
 use super::outbox::Chain;
 use crate::bucket::{GRADES, Grade};
-use crate::layout::{Block, ClassInfo, slab_of};
+use crate::layout::{Block, ClassInfo, slab_of, wipe_link};
 
 /// What part of a page the first grade is; each ends at twice the one before.
 const FIRST_GRADE: usize = 8;
@@ -52,11 +52,10 @@ impl Shard {
     pub(crate) unsafe fn take_lent(&self, class: usize) -> Block {
         let block = self.lent[class].get();
         if !block.is_null() {
-            // SAFETY: lent blocks are free, ours by the lease (rule H1), and linked. The word is cleared
-            // for the reason that `alloc_fast` gives.
+            // SAFETY: lent blocks are free, ours by the lease (rule H1), and linked.
             unsafe {
                 self.lent[class].set(self.key.next(block));
-                block.cast::<usize>().write(0);
+                wipe_link(block);
             }
             self.allocs[class].count(1);
         }

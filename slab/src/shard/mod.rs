@@ -10,28 +10,21 @@
 //! * [`inbox`] and [`outbox`] carry frees between shards.
 //! * [`lease`] says who has the shard.
 
-#[cfg(not(flagstone_loom))]
 mod fast;
 pub(crate) mod inbox;
 pub(crate) mod lease;
-#[cfg(not(flagstone_loom))]
 mod lent;
-#[cfg(not(flagstone_loom))]
 mod lists;
-#[cfg(not(flagstone_loom))]
 mod outbox;
 
-#[cfg(not(flagstone_loom))]
 pub(crate) use {
     fast::Freed,
-    imp::{SENTINEL, Shard},
+    imp::Shard,
     lists::owner_word,
     outbox::{Chain, OUTBOX_BYTES, Pending},
 };
 
-#[cfg(not(flagstone_loom))]
-mod imp {
-    use std::cell::Cell;
+pub(crate) mod imp {
     use std::ptr;
 
     use super::inbox::{Inbox, Post};
@@ -41,7 +34,7 @@ mod imp {
     use crate::layout::{
         Block, ChainWord, EMPTY_SLAB, LinkKey, MAX_CLASSES, Owner, SlabList, SlabPtr,
     };
-    use crate::sync::{AtomicPtr, Ordering};
+    use crate::sync::{AtomicPtr, Cell, Ordering, const_off_loom, per_execution};
 
     /// What one worker thread allocates from.
     #[repr(C, align(128))]
@@ -124,46 +117,50 @@ mod imp {
     // SAFETY: as above; nothing in a shard is tied to a thread but through the lease.
     unsafe impl Send for Shard {}
 
-    /// Where a thread without a shard points: no class has a slab and nobody owns it, so every
-    /// fast path falls through to the slow one without a check of its own. Never written.
-    pub(crate) static SENTINEL: Shard = Shard::new(LinkKey(0), u32::MAX);
+    per_execution! {
+        /// Where a thread without a shard points: no class has a slab and nobody owns it, so every
+        /// fast path falls through to the slow one without a check of its own. Never written.
+        pub(crate) static SENTINEL: Shard = Shard::new(LinkKey(0), u32::MAX);
+    }
 
     impl Shard {
-        /// A shard that its maker has leased.
-        pub(crate) const fn new(key: LinkKey, index: u32) -> Self {
-            Self {
-                ready: [const { Cell::new(ptr::null_mut()) }; MAX_CLASSES],
-                allocs: [const { Counter::new() }; MAX_CLASSES],
-                frees: [const { Counter::new() }; MAX_CLASSES],
-                key,
-                current: [const { Cell::new(&raw const EMPTY_SLAB) }; MAX_CLASSES],
-                ready_until: [const { Cell::new(0) }; MAX_CLASSES],
-                told: [const { Counter::new() }; MAX_CLASSES],
-                partial: [const { SlabList::new() }; MAX_CLASSES],
-                lent: [const { Cell::new(ptr::null_mut()) }; MAX_CLASSES],
-                reserve: [const { Cell::new(ptr::null()) }; MAX_CLASSES],
-                remote_frees: [const { Counter::new() }; MAX_CLASSES],
-                refills: [const { Counter::new() }; MAX_CLASSES],
-                outbox: Outbox::new(),
-                counters: ShardCounters {
-                    leases: Counter::new(),
-                    parks: Counter::new(),
-                    claims: Counter::new(),
-                    slabs: Counter::new(),
-                    posted_blocks: Counter::new(),
-                    posted_batches: Counter::new(),
-                    drained_blocks: Counter::new(),
-                    drained_batches: Counter::new(),
-                    forwarded_batches: Counter::new(),
-                    retired_bytes: Counter::new(),
-                    reclaimed_bytes: Counter::new(),
-                },
-                inbox: Apart(Inbound { inbox: Inbox::new(), since: Figure::new(0) }),
-                lease: Lease::new_leased(),
-                resting_since: Figure::new(0),
-                purged_rest: Figure::new(0),
-                index,
-                next: AtomicPtr::new(ptr::null_mut()),
+        const_off_loom! {
+            /// A shard that its maker has leased.
+            pub(crate) fn new(key: LinkKey, index: u32) -> Self {
+                Self {
+                    ready: [const { Cell::new(ptr::null_mut()) }; MAX_CLASSES],
+                    allocs: [const { Counter::new() }; MAX_CLASSES],
+                    frees: [const { Counter::new() }; MAX_CLASSES],
+                    key,
+                    current: [const { Cell::new(&raw const EMPTY_SLAB) }; MAX_CLASSES],
+                    ready_until: [const { Cell::new(0) }; MAX_CLASSES],
+                    told: [const { Counter::new() }; MAX_CLASSES],
+                    partial: [const { SlabList::new() }; MAX_CLASSES],
+                    lent: [const { Cell::new(ptr::null_mut()) }; MAX_CLASSES],
+                    reserve: [const { Cell::new(ptr::null()) }; MAX_CLASSES],
+                    remote_frees: [const { Counter::new() }; MAX_CLASSES],
+                    refills: [const { Counter::new() }; MAX_CLASSES],
+                    outbox: Outbox::new(),
+                    counters: ShardCounters {
+                        leases: Counter::new(),
+                        parks: Counter::new(),
+                        claims: Counter::new(),
+                        slabs: Counter::new(),
+                        posted_blocks: Counter::new(),
+                        posted_batches: Counter::new(),
+                        drained_blocks: Counter::new(),
+                        drained_batches: Counter::new(),
+                        forwarded_batches: Counter::new(),
+                        retired_bytes: Counter::new(),
+                        reclaimed_bytes: Counter::new(),
+                    },
+                    inbox: Apart(Inbound { inbox: Inbox::new(), since: Figure::new(0) }),
+                    lease: Lease::new_leased(),
+                    resting_since: Figure::new(0),
+                    purged_rest: Figure::new(0),
+                    index,
+                    next: AtomicPtr::new(ptr::null_mut()),
+                }
             }
         }
 
@@ -175,7 +172,7 @@ mod imp {
         /// Whether this is the stand-in.
         #[inline(always)]
         pub(crate) fn is_sentinel(&self) -> bool {
-            ptr::eq(self, &SENTINEL)
+            ptr::eq(self, Self::sentinel())
         }
 
         /// The word that marks this shard's slabs.

@@ -9,12 +9,12 @@
 //! Nothing here reads a slab's metadata, which its owner is writing: that would be a cache miss for
 //! each free.
 
-use std::cell::Cell;
 use std::ptr;
 
 use super::imp::Shard;
 use crate::counter::Counter;
 use crate::layout::{Block, ChainWord, LinkKey, MAX_CHAIN, Slab, SlabPtr, slab_of};
+use crate::sync::Cell;
 
 /// Bytes gathered before everything is posted.
 pub(crate) const OUTBOX_BYTES: u64 = 64 * 1024;

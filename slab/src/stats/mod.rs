@@ -1,6 +1,5 @@
 //! Statistics of a heap: the snapshot model that every exporter reads.
 
-#[cfg(not(flagstone_loom))]
 mod collect;
 mod snapshot;
 

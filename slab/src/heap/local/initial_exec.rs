@@ -14,7 +14,8 @@
 
 use std::arch::{asm, global_asm};
 
-use super::{Local, NO_TABLE, SENTINEL, Shard, Table};
+use super::{Local, NO_TABLE, Shard, Table};
+use crate::shard::imp::SENTINEL;
 
 /// The cell's name in the object file.
 macro_rules! cell {
