@@ -100,8 +100,8 @@ mod imp {
     }
 
     macro_rules! per_thread {
-        ($(#[$meta:meta])* $vis:vis static $name:ident: $type:ty = const { $value:expr };) => {
-            loom::thread_local! { $(#[$meta])* $vis static $name: $type = $value; }
+        ($($(#[$meta:meta])* $vis:vis static $name:ident: $type:ty = const { $value:expr };)*) => {
+            loom::thread_local! { $($(#[$meta])* $vis static $name: $type = $value;)* }
         };
     }
 
@@ -116,7 +116,6 @@ pub(crate) use imp::*;
 pub(crate) mod process {
     use std::sync::atomic;
 
-    #[cfg_attr(flagstone_loom, allow(dead_code, reason = "models grow nothing"))]
     pub(crate) type AtomicPtr<T> = atomic::AtomicPtr<T>;
     pub(crate) type AtomicU8 = atomic::AtomicU8;
     pub(crate) type AtomicUsize = atomic::AtomicUsize;

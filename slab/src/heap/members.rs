@@ -86,7 +86,7 @@ impl Heap {
         }
         // Registered before the list is borrowed: it allocates.
         let participant = Rc::new(self.domain().register());
-        JOINED.set(true);
+        JOINED.with(|joined| joined.set(true));
         let joined = with_members(|members| {
             let mut members = members.borrow_mut();
             members.push(Rc::clone(&participant));
@@ -118,7 +118,7 @@ fn joined() -> usize {
 
 /// Runs `f` on the thread's list; `None` if it has none, yet or any more.
 fn with_members<R>(f: impl FnOnce(&RefCell<Vec<Rc<Participant>>>) -> R) -> Option<R> {
-    if JOINED.get() { MEMBERS.try_with(f).ok() } else { None }
+    if JOINED.with(Cell::get) { MEMBERS.try_with(f).ok() } else { None }
 }
 
 fn for_each(each: impl Fn(&Participant)) {
