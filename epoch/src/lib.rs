@@ -50,7 +50,8 @@
 //! - One guard that is held holds *all* retired memory. [`Domain::oldest_guard`] tells whose it is.
 //! - A thread that sleeps or blocks calls [`Participant::park`] first: its open batch is its own.
 //! - Registering, handing over a batch and dropping a participant allocate, inside crossbeam-epoch.
-//!   Nothing here may be called from inside a global allocator.
+//!   Nothing here may be called from inside a global allocator. Without memory,
+//!   [`Domain::try_register`] and the `try_` ways to retire refuse, batches wait, and guards go on.
 //! - An object must not own a [`Domain`] or [`Participant`] of the domain that it is retired in: the
 //!   two would keep each other alive.
 //! - Somebody has to drive the collector: participants do so as they take guards and retire; an idle
@@ -71,6 +72,7 @@ mod grace;
 mod guard;
 mod held;
 mod ledger;
+mod memory;
 mod participant;
 mod reclaiming;
 mod registry;
@@ -89,8 +91,9 @@ pub use domain::{Builder, ConfigError, Domain, Maintenance};
 pub use grace::{Grace, GraceToken};
 pub use guard::Guard;
 pub use held::{no_guard_across_await, warn_if_guard_held};
+pub use memory::OutOfMemory;
 pub use participant::{NotEntered, Participant};
-pub use retire::RetireError;
+pub use retire::{RetireError, RetireRefusal};
 pub use stall::GuardReport;
 pub use stats::{GRACE_BUCKETS, GraceSnapshot, Snapshot, Tally};
 pub use waiting::GraceWait;

@@ -12,6 +12,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::io::Write;
 use std::mem::{self, ManuallyDrop};
 use std::panic::Location;
 use std::ptr::NonNull;
@@ -26,13 +27,18 @@ use crate::batch::sealed::SealedBatch;
 use crate::domain::{Core, Domain, Inner, STEPS_TO_GRACE, Want};
 use crate::guard::Guard;
 use crate::held;
+use crate::memory::{self, BAG, HANDLE, OutOfMemory, Reserve};
 use crate::reclaiming;
-use crate::registry::{Record, Stay};
+use crate::registry::{self, Record, Stay};
 use crate::stats::Tally;
 use crate::sync::Ordering;
 
 /// Times that one hand-over pushes on when pending bytes are above the watermark.
 const HELP_STEPS: u32 = 4;
+
+/// Batches that wait in the handle's bag while there is no memory for another bag. A bag holds 64
+/// functions; the rest is for what the collector defers there by itself.
+const MOST_DEFERRED: u8 = if cfg!(miri) { 1 } else { 16 };
 
 /// A thread's registration in a [`Domain`]: it takes guards and retires through this.
 ///
@@ -49,9 +55,13 @@ pub struct Participant {
     /// True when something deferred lies in the handle's own bag, where nobody else can run it. The
     /// record asks for the batch then as well, so that leaving looks at one flag.
     owed: Cell<bool>,
+    /// Deferred functions in the handle's bag, those that the collector puts there left out.
+    deferred: Cell<u8>,
     open: OpenBatch,
     record: Arc<Record>,
     handle: ManuallyDrop<cb::LocalHandle>,
+    /// For the drop of the handle.
+    reserve: Cell<Option<Reserve>>,
     /// The value of every guard of `handle`, see [`unpin`](Self::unpin).
     pinned: GuardValue,
     inner: Arc<Inner>,
@@ -80,11 +90,21 @@ impl std::error::Error for NotEntered {}
 
 impl Participant {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        let thread = std::thread::current();
-        let record = match thread.name() {
-            Some(name) => inner.core.registry.claim(name),
-            None => inner.core.registry.claim(&format!("{:?}", thread.id())),
-        };
+        with_thread_name(|name| Self::named(inner, name))
+    }
+
+    pub(crate) fn try_new(inner: Arc<Inner>) -> Result<Self, OutOfMemory> {
+        with_thread_name(|name| {
+            let [record, node, name_copy] = registry::layouts(name);
+            if !memory::at_hand([HANDLE, BAG, record, node, name_copy]) {
+                return Err(OutOfMemory);
+            }
+            Ok(Self::named(inner, name))
+        })
+    }
+
+    fn named(inner: Arc<Inner>, thread: &str) -> Self {
+        let record = inner.core.registry.claim(thread);
         let open = OpenBatch::default();
         open.renumber(inner.core.next_batch_number());
         let handle = inner.register();
@@ -93,9 +113,11 @@ impl Participant {
             more: Cell::new(0),
             raw: Cell::new(0),
             owed: Cell::new(false),
+            deferred: Cell::new(0),
             open,
             record,
             handle: ManuallyDrop::new(handle),
+            reserve: Cell::new(Some(Reserve::new())),
             pinned,
             inner,
         }
@@ -399,6 +421,14 @@ impl Participant {
     /// Hands the open batch to the collector, if there is one, and helps when too much is pending.
     #[cold]
     pub(crate) fn hand_over(&self) {
+        if self.is_short() && !self.open.is_at_most(&self.record) {
+            return self.wait_for_memory();
+        }
+        self.defer_batch();
+    }
+
+    /// Defers the open batch, if there is one.
+    fn defer_batch(&self) {
         let Some(taken) = self.open.take(&self.record) else { return };
         let core = self.core();
         self.open.renumber(core.next_batch_number());
@@ -421,6 +451,7 @@ impl Participant {
                 guard.defer_unchecked(move || batch.reclaim());
             }
         }
+        self.deferred.set(self.deferred.get().saturating_add(1));
         self.push_under(&guard);
         drop(guard);
         if core.ledger.reserved() > core.config.watermark && !self.is_reclaiming() {
@@ -437,7 +468,9 @@ impl Participant {
     /// The same, and a grace period starts though no batch asks for one.
     fn push_with_period(&self) {
         let guard = self.handle.pin();
-        self.core().launch_period(&guard);
+        if memory::at_hand([BAG]) {
+            self.core().launch_period(&guard);
+        }
         self.push_under(&guard);
     }
 
@@ -449,13 +482,33 @@ impl Participant {
             self.record.ask();
             return;
         }
+        if !memory::at_hand([BAG]) {
+            return self.wait_for_memory();
+        }
         self.core().launch_period_for_batches(guard);
         // Reclaim functions that run in the flush may hand over again. What they defer cannot expire
         // while this guard is held, so the loop ends with what had expired before.
         self.owed.set(true);
         while self.owed.take() {
+            if !memory::at_hand([BAG]) {
+                return self.wait_for_memory();
+            }
             guard.flush();
+            self.deferred.set(0);
         }
+    }
+
+    /// True if the handle's bag may be full soon, and there is no memory for another.
+    pub(crate) fn is_short(&self) -> bool {
+        self.deferred.get() >= MOST_DEFERRED && !memory::at_hand([BAG])
+    }
+
+    /// What is deferred stays in the handle's bag, and what is retired in the open batch. The next leave
+    /// or retire tries again.
+    #[cold]
+    fn wait_for_memory(&self) {
+        self.owed.set(true);
+        self.record.ask();
     }
 
     /// More is pending than the watermark: this thread, which adds to it, collects.
@@ -493,11 +546,31 @@ impl Drop for Participant {
             self.unpin();
         }
         self.flush();
+        if !self.open.is_empty() {
+            // There is no memory to flush, but room in the bag for one more.
+            self.defer_batch();
+        }
+        drop(self.reserve.take());
         // SAFETY: dropped once, here; nothing uses the handle afterwards. It pushes its bag to the
         // collector, which `inner` keeps alive (rule D1).
         unsafe { ManuallyDrop::drop(&mut self.handle) };
         self.record.release();
     }
+}
+
+/// Calls `f` with the name of the calling thread, or with its number. Allocates nothing.
+fn with_thread_name<R>(f: impl FnOnce(&str) -> R) -> R {
+    let thread = std::thread::current();
+    if let Some(name) = thread.name() {
+        return f(name);
+    }
+    let mut text = [0u8; 40];
+    let mut rest = &mut text[..];
+    // What does not fit is cut off.
+    let _ = write!(rest, "{:?}", thread.id());
+    let left = rest.len();
+    let length = text.len() - left;
+    f(std::str::from_utf8(&text[..length]).unwrap_or_default())
 }
 
 /// What a collector's guard of one handle is as a value: a pointer to the handle's state. Every guard of

@@ -5,6 +5,7 @@
 //! over all records never run backwards. Readers walk the list without a lock. Who touches which
 //! field when is in `docs/invariants/epoch.md` (rules P1 to P5).
 
+use std::alloc::Layout;
 use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
@@ -223,6 +224,11 @@ impl Record {
         self.opened_at.store(now.max(1), Ordering::Relaxed);
     }
 
+    /// The owner's open batch got no object after all.
+    pub(crate) fn not_opened(&self) {
+        self.opened_at.store(0, Ordering::Relaxed);
+    }
+
     /// The owner handed its open batch over, after the batch entered its era.
     pub fn handed(&self, blocks: u64, bytes: u64) {
         self.opened_at.store(0, Ordering::Relaxed);
@@ -389,6 +395,16 @@ type Link = OnceLock<Box<Node>>;
 struct Node {
     record: Arc<Record>,
     next: Link,
+}
+
+/// What a new record takes: itself behind a count, its place in the list, the name of its thread.
+pub(crate) fn layouts(thread: &str) -> [Layout; 3] {
+    // An `Arc` has two counts in front of its value.
+    let counted = |value: Layout| match Layout::new::<[usize; 2]>().extend(value) {
+        Ok((layout, _)) => layout.pad_to_align(),
+        Err(_) => value,
+    };
+    [counted(Layout::new::<Record>()), Layout::new::<Node>(), counted(Layout::for_value(thread))]
 }
 
 impl Registry {

@@ -4,22 +4,26 @@
 //! that gives it back when the hard limit would be passed. Both reserve the object's bytes before it
 //! joins the open batch (rule L1); the common case is a comparison with the batch's quota.
 
+use std::alloc::handle_alloc_error;
 use std::fmt;
 use std::ptr::NonNull;
 
-use crate::batch::chunk::{Entry, ReclaimUnlinked};
+use crate::batch::chunk::{Chunk, Entry, ReclaimUnlinked};
 use crate::batch::node::{Linked, Reclaim, RetireNode};
 use crate::batch::open::Room;
-use crate::domain::Config;
+use crate::domain::{Config, Core};
+use crate::memory::OutOfMemory;
 use crate::participant::Participant;
 use crate::sync::Ordering;
 
-/// The hard limit refuses an object. It holds the object; nothing has happened to it.
+/// An object that was not retired. It holds the object; nothing has happened to it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetireError<T> {
     /// What was to be retired.
     pub rejected: T,
+    /// Why it was not.
+    pub refusal: RetireRefusal,
     /// Bytes that it counts for.
     pub bytes: u64,
     /// Bytes reserved when it was refused.
@@ -28,21 +32,42 @@ pub struct RetireError<T> {
     pub limit: u64,
 }
 
+/// Why an object is not retired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RetireRefusal {
+    /// The hard limit would be passed, and collecting did not help.
+    Limit,
+    /// There is no memory for a link, or for handing over what was retired before.
+    OutOfMemory,
+}
+
 impl<T> RetireError<T> {
+    pub(crate) fn new(
+        rejected: T,
+        refusal: RetireRefusal,
+        bytes: u64,
+        reserved: u64,
+        core: &Core,
+    ) -> Self {
+        Self { rejected, refusal, bytes, reserved, limit: core.ledger.limit() }
+    }
+
     /// Gives the object back.
     pub fn into_inner(self) -> T {
         self.rejected
     }
 
     pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> RetireError<U> {
-        let Self { rejected, bytes, reserved, limit } = self;
-        RetireError { rejected: f(rejected), bytes, reserved, limit }
+        let Self { rejected, refusal, bytes, reserved, limit } = self;
+        RetireError { rejected: f(rejected), refusal, bytes, reserved, limit }
     }
 }
 
 impl<T> fmt::Debug for RetireError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetireError")
+            .field("refusal", &self.refusal)
             .field("bytes", &self.bytes)
             .field("reserved", &self.reserved)
             .field("limit", &self.limit)
@@ -53,7 +78,11 @@ impl<T> fmt::Debug for RetireError<T> {
 impl<T> fmt::Display for RetireError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { bytes, reserved, limit, .. } = self;
-        write!(f, "cannot retire {bytes} bytes: {reserved} of {limit} bytes wait for readers")
+        write!(f, "cannot retire {bytes} bytes: ")?;
+        match self.refusal {
+            RetireRefusal::Limit => write!(f, "{reserved} of {limit} bytes wait for readers"),
+            RetireRefusal::OutOfMemory => f.write_str("out of memory"),
+        }
     }
 }
 
@@ -147,11 +176,38 @@ impl Participant {
         context: usize,
         reclaim: ReclaimUnlinked,
     ) {
-        let room = self.make_room(bytes);
         let entry = Entry { object, context, reclaim };
+        // SAFETY: the caller's promises.
+        if unsafe { self.push_entry(entry, bytes) }.is_err() {
+            // SAFETY: as above; nothing has happened.
+            unsafe { self.push_entry_again(entry, bytes) };
+        }
+    }
+
+    /// Whatever is pending, adds an object without a node.
+    ///
+    /// # Safety
+    /// As for [`retire_unlinked`](Self::retire_unlinked).
+    #[inline]
+    unsafe fn push_entry(&self, entry: Entry, bytes: usize) -> Result<(), OutOfMemory> {
+        let room = self.make_room(bytes);
         // SAFETY: the caller's promises are rules R1, R3 and R4.
         let complete = unsafe { self.open().push_entry(self.record(), room, entry, self.core()) };
-        self.joined(complete);
+        self.joined(complete?);
+        Ok(())
+    }
+
+    /// The same after there was no memory: what can be reclaimed may be what is missing.
+    ///
+    /// # Safety
+    /// As for [`retire_unlinked`](Self::retire_unlinked).
+    #[cold]
+    unsafe fn push_entry_again(&self, entry: Entry, bytes: usize) {
+        self.collect();
+        // SAFETY: the caller's promises.
+        if unsafe { self.push_entry(entry, bytes) }.is_err() {
+            handle_alloc_error(Chunk::LAYOUT);
+        }
     }
 
     /// Like [`retire_unlinked`](Self::retire_unlinked), within the hard limit.
@@ -172,8 +228,16 @@ impl Participant {
         let room = self.try_make_room(bytes).map_err(|full| full.map(|()| object))?;
         let entry = Entry { object, context, reclaim };
         // SAFETY: as in `retire_unlinked`.
-        let complete = unsafe { self.open().push_entry(self.record(), room, entry, self.core()) };
-        self.joined(complete);
+        match unsafe { self.open().push_entry(self.record(), room, entry, self.core()) } {
+            Ok(complete) => self.joined(complete),
+            Err(OutOfMemory) => {
+                if self.open().is_empty() {
+                    self.core().ledger.release(self.open().ungrant(self.record()));
+                    self.record().not_opened();
+                }
+                return Err(self.out_of_memory(bytes).map(|()| object));
+            }
+        }
         Ok(())
     }
 
@@ -260,6 +324,9 @@ impl Participant {
     #[cold]
     fn try_make_room_slow(&self, bytes: u64) -> Result<Room, RetireError<()>> {
         self.hand_over();
+        if !self.open().is_empty() && self.is_short() {
+            return Err(self.out_of_memory(bytes as usize));
+        }
         if let Ok(room) = self.try_grant(bytes) {
             return Ok(room);
         }
@@ -268,8 +335,16 @@ impl Participant {
             let core = self.core();
             core.shared.refusals.fetch_add(1, Ordering::Relaxed);
             core.check_stalls();
-            RetireError { rejected: (), bytes, reserved, limit: core.ledger.limit() }
+            RetireError::new((), RetireRefusal::Limit, bytes, reserved, core)
         })
+    }
+
+    #[cold]
+    fn out_of_memory(&self, bytes: usize) -> RetireError<()> {
+        let core = self.core();
+        let reserved = core.ledger.reserved();
+        core.shared.refusals.fetch_add(1, Ordering::Relaxed);
+        RetireError::new((), RetireRefusal::OutOfMemory, countable(bytes), reserved, core)
     }
 
     /// Room for an object of `bytes`: that of a whole batch is reserved with it if none is open and the
@@ -297,7 +372,8 @@ impl Participant {
         }
         open.grant(record, granted, self.core().config.batch_blocks);
         let room = open.room(record, bytes);
-        // An open batch that is full was handed over by the retire that filled it.
+        // A batch that is full was handed over by the retire that filled it, or could not be, and then
+        // the grant made room.
         room.unwrap_or_else(|| unreachable!("granted {granted} bytes have no room for {bytes}"))
     }
 

@@ -59,7 +59,8 @@ impl Core {
             for record in core.registry.iter() {
                 let Some(held) = record.held() else { continue };
                 let nanos = now.saturating_sub(record.observe(held, now, epoch));
-                if nanos >= limit && record.first_report(held) {
+                // Without memory it is reported by a later look.
+                if nanos >= limit && found.try_reserve(1).is_ok() && record.first_report(held) {
                     found.push(core.report(record, held.place, nanos));
                 }
             }
@@ -116,7 +117,7 @@ impl Core {
         nanos: u64,
     ) -> GuardReport {
         GuardReport {
-            domain: Arc::from(&*self.name),
+            domain: Arc::clone(&self.name),
             participant: record.number(),
             thread: record.thread(),
             place,

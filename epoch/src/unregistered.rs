@@ -9,14 +9,16 @@
 //!
 //! Order of locks: the service handle's, then this one; nothing is called out to under it.
 
+use std::alloc::handle_alloc_error;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 
-use crate::batch::chunk::{Entry, ReclaimUnlinked};
+use crate::batch::chunk::{Chunk, Entry, ReclaimUnlinked};
 use crate::batch::open::OpenBatch;
 use crate::batch::sealed::SealedBatch;
 use crate::domain::{Core, Domain, Inner, Want};
-use crate::retire::{RetireError, countable};
+use crate::memory::OutOfMemory;
+use crate::retire::{RetireError, RetireRefusal, countable};
 use crate::sync::{Mutex, MutexGuard, Ordering};
 
 /// Steps that one complete batch pushes on when pending bytes are above the watermark.
@@ -38,11 +40,12 @@ struct Lane {
 unsafe impl Send for Lane {}
 
 impl Unregistered {
-    /// Adds an object whose bytes are reserved. Returns whether it completed a batch.
+    /// Adds an object whose bytes are reserved. Returns whether it completed a batch; without memory
+    /// for a link nothing has happened.
     ///
     /// # Safety
     /// Rules R1, R3 and R4 hold for the object.
-    unsafe fn push(&self, core: &Arc<Core>, entry: Entry, bytes: u64) -> bool {
+    unsafe fn push(&self, core: &Arc<Core>, entry: Entry, bytes: u64) -> Result<bool, OutOfMemory> {
         let mut lane = lock(self.0.get_or_init(Mutex::default));
         let record = &core.unregistered;
         lane.open.grant(record, bytes, core.config.batch_blocks);
@@ -50,13 +53,16 @@ impl Unregistered {
             unreachable!("a full batch was completed by the object that filled it")
         };
         // SAFETY: the caller's promise; the room is for this object.
-        let _used_up = unsafe { lane.open.push_entry(record, room, entry, core) };
+        if let Err(refused) = unsafe { lane.open.push_entry(record, room, entry, core) } {
+            lane.open.revoke(bytes);
+            return Err(refused);
+        }
         let (blocks, sum) = record.open();
         let full = blocks >= u64::from(core.config.batch_blocks) || sum >= core.config.batch_bytes;
         if full {
             lane.complete(core);
         }
-        full
+        Ok(full)
     }
 
     /// Completes the open batch, if there is one.
@@ -66,9 +72,15 @@ impl Unregistered {
         }
     }
 
-    /// Takes what waits for a handle.
-    pub(crate) fn take(&self) -> Vec<SealedBatch> {
-        self.0.get().map(|lane| std::mem::take(&mut lock(lane).complete)).unwrap_or_default()
+    /// Takes a batch that waits for a handle.
+    pub(crate) fn take_one(&self) -> Option<SealedBatch> {
+        lock(self.0.get()?).complete.pop()
+    }
+
+    /// Takes what is left when the domain ends, a batch at a time; the open one last.
+    pub(crate) fn take_rest(&self, core: &Arc<Core>) -> Option<SealedBatch> {
+        let mut lane = lock(self.0.get()?);
+        lane.complete.pop().or_else(|| lane.seal(core))
     }
 }
 
@@ -78,12 +90,22 @@ fn lock(lane: &Mutex<Lane>) -> MutexGuard<'_, Lane> {
 
 impl Lane {
     fn complete(&mut self, core: &Arc<Core>) {
+        // Without memory to note it, the batch stays open and grows, as long as it may.
+        if self.complete.try_reserve(1).is_err() && !self.open.is_at_most(&core.unregistered) {
+            return;
+        }
+        if let Some(batch) = self.seal(core) {
+            self.complete.push(batch);
+        }
+    }
+
+    fn seal(&mut self, core: &Arc<Core>) -> Option<SealedBatch> {
         let record = &core.unregistered;
-        let Some(taken) = self.open.take(record) else { return };
+        let taken = self.open.take(record)?;
         let era = core.eras.enter();
         record.handed(u64::from(taken.blocks), taken.bytes);
         core.shared.batches.fetch_add(1, Ordering::Relaxed);
-        self.complete.push(SealedBatch::new(core, taken, era));
+        Some(SealedBatch::new(core, taken, era))
     }
 }
 
@@ -106,15 +128,23 @@ impl Domain {
     ) {
         let bytes = countable(bytes);
         self.inner().core.ledger.reserve(bytes);
+        let entry = Entry { object, context, reclaim };
         // SAFETY: the caller's promise.
-        unsafe { self.inner().push_unregistered(Entry { object, context, reclaim }, bytes) };
+        if unsafe { self.inner().push_unregistered(entry, bytes) }.is_err() {
+            // What can be reclaimed may be what is missing.
+            self.collect();
+            // SAFETY: as above; the first call has done nothing.
+            if unsafe { self.inner().push_unregistered(entry, bytes) }.is_err() {
+                handle_alloc_error(Chunk::LAYOUT);
+            }
+        }
     }
 
     /// Like [`retire_unlinked`](Self::retire_unlinked), within the hard limit.
     ///
     /// # Errors
     /// [`RetireError`] gives the object back when the limit would be passed, after an attempt to
-    /// collect.
+    /// collect, or when there is no memory for a link.
     ///
     /// # Safety
     /// As for [`retire_unlinked`](Self::retire_unlinked).
@@ -132,24 +162,32 @@ impl Domain {
             if let Err(reserved) = core.ledger.try_reserve(bytes) {
                 core.shared.refusals.fetch_add(1, Ordering::Relaxed);
                 core.check_stalls();
-                let limit = core.ledger.limit();
-                return Err(RetireError { rejected: object, bytes, reserved, limit });
+                return Err(RetireError::new(object, RetireRefusal::Limit, bytes, reserved, core));
             }
         }
+        let entry = Entry { object, context, reclaim };
         // SAFETY: the caller's promise.
-        unsafe { self.inner().push_unregistered(Entry { object, context, reclaim }, bytes) };
-        Ok(())
+        unsafe { self.inner().push_unregistered(entry, bytes) }.map_err(|OutOfMemory| {
+            core.ledger.release(bytes);
+            let reserved = core.ledger.reserved();
+            RetireError::new(object, RetireRefusal::OutOfMemory, bytes, reserved, core)
+        })
     }
 }
 
 impl Inner {
     /// # Safety
     /// As [`Unregistered::push`].
-    unsafe fn push_unregistered(&self, entry: Entry, bytes: u64) {
+    unsafe fn push_unregistered(&self, entry: Entry, bytes: u64) -> Result<(), OutOfMemory> {
         // SAFETY: the caller's promise.
-        if !unsafe { self.unregistered.push(&self.core, entry, bytes) } {
-            return;
+        if unsafe { self.unregistered.push(&self.core, entry, bytes) }? {
+            self.help_unregistered();
         }
+        Ok(())
+    }
+
+    /// A batch is complete: hands it over, and collects where much is pending.
+    fn help_unregistered(&self) {
         self.step(Want::Reclaim);
         let is_over = || self.core.ledger.reserved() <= self.core.config.watermark;
         if is_over() {

@@ -3,6 +3,7 @@
 //! A chunk is allocated when a batch gets its first object without a node, and freed when the batch
 //! is reclaimed: one allocation of about 1 KiB for every 40 such objects.
 
+use std::alloc::Layout;
 use std::mem::MaybeUninit;
 use std::panic::AssertUnwindSafe;
 use std::ptr::NonNull;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use super::node::RetireNode;
 use super::sealed::run_all;
 use crate::domain::Core;
+use crate::memory::{self, OutOfMemory};
 
 /// How many objects a chunk links. Chosen so that a chunk takes just under 1 KiB, not measured.
 const CAPACITY: usize = if cfg!(any(miri, flagstone_loom)) { 3 } else { 40 };
@@ -40,21 +42,23 @@ pub(crate) struct Chunk {
 const _: () = assert!(size_of::<Chunk>() <= 1024);
 
 impl Chunk {
+    pub(crate) const LAYOUT: Layout = Layout::new::<Chunk>();
+
     /// A chunk with one entry; its node is in no batch yet.
     #[cold]
-    pub(crate) fn with(core: &Arc<Core>, entry: Entry) -> NonNull<Chunk> {
-        let mut chunk = Box::<Self>::new_uninit();
-        let at = chunk.as_mut_ptr();
-        // SAFETY: in the box's memory; entries beyond `len` stay unwritten, as their type allows. Field by
+    pub(crate) fn with(core: &Arc<Core>, entry: Entry) -> Result<NonNull<Chunk>, OutOfMemory> {
+        // With the layout of a box, which `reclaim` makes of it.
+        let chunk = memory::try_alloc(Self::LAYOUT)?.cast::<Self>();
+        let at = chunk.as_ptr();
+        // SAFETY: in the new memory; entries beyond `len` stay unwritten, as their type allows. Field by
         // field, because writing the rest would cost more than forty entries do.
-        let chunk = unsafe {
+        unsafe {
             (&raw mut (*at).node).write(RetireNode::new());
             (&raw mut (*at).core).write(Arc::clone(core));
             (&raw mut (*at).len).write(1);
             (&raw mut (*at).entries[0]).write(MaybeUninit::new(entry));
-            chunk.assume_init()
-        };
-        NonNull::from(Box::leak(chunk))
+        }
+        Ok(chunk)
     }
 
     /// Adds `entry`, unless the chunk is full.

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use super::chunk::{Chunk, Entry};
 use super::node::{Reclaim, RetireNode};
-use crate::domain::Core;
+use super::sealed::Totals;
+use crate::domain::{Config, Core};
+use crate::memory::OutOfMemory;
 use crate::registry::Record;
 
 #[derive(Debug, Default)]
@@ -82,8 +84,16 @@ impl OpenBatch {
         fits.then_some(Room { blocks: blocks.wrapping_add(1), bytes: after })
     }
 
+    /// True if the batch is as large as one can be.
+    pub(crate) fn is_at_most(&self, record: &Record) -> bool {
+        let (start, (_, bytes)) = (self.start.get(), record.retired_so_far());
+        self.blocks(record) >= u64::from(Totals::MAX_BLOCKS)
+            || bytes.wrapping_sub(start.1) > Totals::MAX_BYTES - Config::MAX_OBJECT
+    }
+
     /// Lets `bytes` more join, which are reserved in the ledger; begins a batch of up to `most` objects
-    /// if there is none. The caller adds an object next.
+    /// if there is none. The caller adds an object next: to a batch that is full, too, because it could
+    /// not be handed over.
     pub(crate) fn grant(&self, record: &Record, bytes: u64, most: u32) {
         if self.is_empty() {
             let (blocks, before) = record.retired_so_far();
@@ -92,7 +102,24 @@ impl OpenBatch {
             self.end_bytes.set(before.wrapping_add(bytes));
         } else {
             self.end_bytes.set(self.end_bytes.get().wrapping_add(bytes));
+            let blocks = record.retired_so_far().0;
+            self.end_blocks.set(self.end_blocks.get().max(blocks.wrapping_add(1)));
         }
+    }
+
+    /// Takes back `bytes` that were granted last.
+    pub(crate) fn revoke(&self, bytes: u64) {
+        self.end_bytes.set(self.end_bytes.get().wrapping_sub(bytes));
+    }
+
+    /// Takes back what was granted to a batch that got no object. Returns the bytes.
+    pub(crate) fn ungrant(&self, record: &Record) -> u64 {
+        if !self.is_empty() {
+            return 0;
+        }
+        let (blocks, bytes) = record.retired_so_far();
+        self.end_blocks.set(blocks);
+        self.end_bytes.replace(bytes).wrapping_sub(bytes)
     }
 
     /// Adds an object with a node. Returns whether the batch is complete now.
@@ -113,7 +140,8 @@ impl OpenBatch {
         self.count(record, room)
     }
 
-    /// Adds an object without a node. Returns whether the batch is complete now.
+    /// Adds an object without a node. Returns whether the batch is complete now; without memory for a
+    /// link nothing has happened.
     ///
     /// # Safety
     /// Rules R1, R3 and R4 hold for the object; `room` is what [`room`](Self::room) gave for it just
@@ -125,18 +153,18 @@ impl OpenBatch {
         room: Room,
         entry: Entry,
         core: &Arc<Core>,
-    ) -> bool {
+    ) -> Result<bool, OutOfMemory> {
         if let Some(chunk) = self.chunk.get() {
             // SAFETY: the chunk is in this batch, which is open.
             if unsafe { Chunk::push(chunk, entry) } {
-                return self.count(record, room);
+                return Ok(self.count(record, room));
             }
         }
-        let chunk = Chunk::with(core, entry);
+        let chunk = Chunk::with(core, entry)?;
         self.chunk.set(Some(chunk));
         let node = chunk.cast::<RetireNode>();
         // SAFETY: the chunk is new, and belongs to the batch until `Chunk::reclaim` frees it.
-        unsafe { self.push(record, room, node, Chunk::reclaim) }
+        Ok(unsafe { self.push(record, room, node, Chunk::reclaim) })
     }
 
     /// Counts an object that has joined the batch. Returns whether the batch is complete now.

@@ -26,7 +26,7 @@ const MAX_STEPS: u32 = 4096;
 
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) name: Box<str>,
+    pub(crate) name: Arc<str>,
     /// Tells tokens and guards of different domains apart.
     pub(crate) id: u64,
     pub(crate) config: Config,
@@ -65,7 +65,7 @@ impl Core {
     pub(crate) fn new(name: String, id: u64, config: Config) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
-            name: name.into_boxed_str(),
+            name: name.into(),
             id,
             ledger: Ledger::new(config.hard_limit),
             config,

@@ -23,6 +23,7 @@ use self::service::Service;
 pub(crate) use self::service::Want;
 use crate::barrier::{self, BarrierError};
 use crate::grace::{Grace, GraceToken};
+use crate::memory::OutOfMemory;
 use crate::participant::Participant;
 use crate::stall::GuardReport;
 use crate::stats::{Snapshot, Tally};
@@ -104,10 +105,18 @@ impl Domain {
         &self.inner.core.name
     }
 
-    /// Registers the calling thread. Allocates about 2.5 KiB, and so does dropping the participant:
-    /// register once per thread, not once per use.
+    /// Registers the calling thread. Allocates about 4.5 KiB: register once per thread, not once per
+    /// use. Without memory the process ends; [`try_register`](Self::try_register) refuses instead.
     pub fn register(&self) -> Participant {
         Participant::new(Arc::clone(&self.inner))
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when there is no memory for a participant.
+    pub fn try_register(&self) -> Result<Participant, OutOfMemory> {
+        Participant::try_new(Arc::clone(&self.inner))
     }
 
     /// Pushes the domain one step on: starts a grace period if none runs, lets the epoch advance if
@@ -259,9 +268,16 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        #[cfg(not(flagstone_loom))]
+        all::forget(self);
         // To the collector with the last of it; its end runs everything (rule D1).
         self.unregistered.complete(&self.core);
         self.step(Want::Reclaim);
+        // For what is left there was no memory.
+        while let Some(batch) = self.unregistered.take_rest(&self.core) {
+            // SAFETY: rule R1: with the last participant the last guard is gone.
+            unsafe { batch.reclaim() };
+        }
     }
 }
 

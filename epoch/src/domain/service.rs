@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crossbeam_epoch::LocalHandle;
 
 use super::core::Core;
+use crate::memory::{self, BAG, Reserve};
 use crate::sync::Mutex;
 use crate::unregistered::Unregistered;
 
@@ -25,7 +26,14 @@ pub(crate) enum Want {
 }
 
 #[derive(Debug)]
-struct Handle(LocalHandle);
+struct Handle {
+    /// Goes first: for the drop of the handle.
+    _reserve: Reserve,
+    handle: LocalHandle,
+}
+
+/// Batches that one step hands over at most: a part of a bag, for which there is memory.
+const MOST_BATCHES: usize = if cfg!(miri) { 2 } else { 32 };
 
 // SAFETY: rule D3. A handle is `!Send` because a guard may stay behind on the thread that it leaves.
 // This one is used under the mutex alone, its guards end before the mutex is unlocked, and what its
@@ -34,11 +42,12 @@ unsafe impl Send for Handle {}
 
 impl Service {
     pub(crate) fn new(handle: LocalHandle) -> Self {
-        Self(Mutex::new(Handle(handle)))
+        Self(Mutex::new(Handle { _reserve: Reserve::new(), handle }))
     }
 
     /// One step: hands over what was retired without a participant, starts a grace period if none runs
-    /// and batches or the caller want one, lets the epoch advance, reclaims what expired. Returns false when the handle was busy.
+    /// and batches or the caller want one, lets the epoch advance, reclaims what expired.
+    /// Returns false when the handle was busy or there was no memory for a bag.
     pub(crate) fn step(&self, core: &Arc<Core>, unregistered: &Unregistered, want: Want) -> bool {
         let handle = match self.0.try_lock() {
             Ok(handle) => handle,
@@ -47,8 +56,12 @@ impl Service {
             Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(_) => return false,
         };
-        let guard = handle.0.pin();
-        for batch in unregistered.take() {
+        if !memory::at_hand([BAG]) {
+            return false;
+        }
+        let guard = handle.handle.pin();
+        for _ in 0..MOST_BATCHES {
+            let Some(batch) = unregistered.take_one() else { break };
             // SAFETY:
             // 1. Rule R1: its objects were unlinked before they joined it, and the collector waits for
             //    all that are inside.

@@ -151,6 +151,12 @@ impl<T, M: Mode<T>> Bucket<T, M> {
         true
     }
 
+    /// Makes room for noting a fresh page. Returns false if there is no memory for that.
+    #[must_use]
+    pub(super) fn has_room_for_fresh(&self) -> bool {
+        self.lock().fresh.try_reserve(1).is_ok()
+    }
+
     /// Puts a fresh page in, of which nobody has a slot. Returns false if there is no memory to note
     /// it.
     #[must_use]

@@ -74,12 +74,15 @@ impl<T, M: Mode<T>> Table<T, M> {
         };
         // A trim under way has taken free slots out of the buckets; it is soon over.
         core.trim.wait();
-        // Collecting allocates, in crossbeam-epoch: not when there is no memory.
-        if !core.take_anywhere(shard) && refused != NoSlot::OutOfMemory {
+        if !core.take_anywhere(shard) {
             // Drops values whose grace period is over; they may use the slab, this shard as well.
             participant.collect();
-            if shard.magazine().len() == 0 {
-                core.take_anywhere(shard);
+            if shard.magazine().len() == 0
+                && !core.take_anywhere(shard)
+                && refused == NoSlot::OutOfMemory
+            {
+                // What was dropped may be the memory that was missing.
+                core.refill(shard, core.home(participant))?;
             }
         }
         shard.take().ok_or(refused)
@@ -142,6 +145,11 @@ impl<T, M: Mode<T>> Core<T, M> {
 
     /// Adds a page to the bucket `home`.
     fn add_page(&self, home: usize) -> Result<(), NoSlot> {
+        let home_bucket = &self.buckets[home];
+        // Before there is a page that nobody could note.
+        if !home_bucket.has_room_for_fresh() {
+            return Err(NoSlot::OutOfMemory);
+        }
         let (number, base) = self.next_number()?;
         let page = match self.pages.get_or_grow(number) {
             Ok(page) => page,
@@ -155,10 +163,10 @@ impl<T, M: Mode<T>> Core<T, M> {
         page.home.store(home as u32, Ordering::Relaxed);
         page.worn.store(0, Ordering::Relaxed);
         page.slots.publish(slots);
-        if self.buckets[home].put_fresh(slots) {
+        if home_bucket.put_fresh(slots) {
             Ok(())
         } else {
-            // The page stays, unused, until the slab is dropped.
+            // Others have taken the room. The page stays, unused, until the slab is dropped.
             Err(NoSlot::OutOfMemory)
         }
     }

@@ -34,7 +34,13 @@ impl<T, M: Mode<T>> Table<T, M> {
         // one after the other.
         let mut ended = Vec::new();
         loop {
-            let participant = self.domain.register();
+            // Without memory this goes as far as it can.
+            if ended.try_reserve(1).is_err() {
+                break Returned::default();
+            }
+            let Ok(participant) = self.domain.try_register() else {
+                break ended.last().map_or_else(Returned::default, |at| self.maintain_as(at));
+            };
             let last = participant.number() >= self.core.shard_numbers();
             self.park(&participant);
             if last {
