@@ -12,7 +12,7 @@
 use std::ptr;
 
 use crate::counter::{Counter, SharedCounter, came_and_went};
-use crate::layout::{Block, LinkKey, Owner, OwnerKind, Slab, SlabList, SlabPtr};
+use crate::layout::{Block, LinkKey, Owner, OwnerKind, Slab, SlabList, SlabPtr, open_block};
 use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os::debug_check;
 use crate::shard::{Chain, owner_word};
@@ -128,6 +128,7 @@ impl Bucket {
                 }
             };
             debug_check!(!block.is_null(), "a bucket listed a slab without free blocks");
+            open_block(block);
             self.allocs.count(1);
             BucketAlloc { block, filled: self.close_if_full(&slabs, 0, slab) }
         }

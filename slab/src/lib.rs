@@ -16,7 +16,9 @@
 //! what, and when, in `docs/invariants/heap.md`.
 //!
 //! Under `--cfg flagstone_loom` all of it runs on loom's types, with small constants, for the models
-//! in `loom_tests/`; see `sync`.
+//! in `loom_tests/`; see `sync`. Under `--cfg flagstone_asan`, which goes with
+//! `-Zsanitizer=address`, free memory is poisoned.
+#![cfg_attr(flagstone_asan, feature(sanitize))]
 
 mod bucket;
 mod counter;

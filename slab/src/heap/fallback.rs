@@ -17,7 +17,7 @@ use crate::counter::Counter;
 use crate::large::{Budget, GRANULE, Job, Node, Origin, Place, Space, Taken, UNIT};
 use crate::layout::{Block, Kind, SegmentMap};
 use crate::lock::{ContentionThreshold, CountedLock, Held};
-use crate::os::{self, fatal};
+use crate::os::{self, fatal, poison};
 use crate::port::Remapped;
 use crate::stats::{FALLBACK_BOUNDS, FallbackSnapshot, LockSite, LockSnapshot};
 use crate::sync::const_off_loom;
@@ -145,6 +145,7 @@ impl Fallback {
     pub(crate) unsafe fn free(&self, block: Block, means: &Means<'_>) {
         let mut tier = self.tier.lock(means.threshold);
         let node = block_in(&tier.space, block);
+        poison::close(block, node.bytes());
         self.counts.frees.add_after(1);
         self.counts.live_bytes.sub(node.requested() as u64);
         tier.space.free(node, os::coarse_millis());
@@ -166,12 +167,15 @@ impl Fallback {
         let wanted = bytes.max(1).checked_next_multiple_of(GRANULE)?;
         let mut tier = self.tier.lock(means.threshold);
         let node = block_in(&tier.space, block);
-        let in_place = match wanted.cmp(&node.bytes()) {
+        let held = node.bytes();
+        let in_place = match wanted.cmp(&held) {
             std::cmp::Ordering::Less => tier.space.shrink(node, wanted, os::coarse_millis()),
             std::cmp::Ordering::Equal => true,
             std::cmp::Ordering::Greater => tier.space.grow(node, wanted),
         };
         if in_place || wanted < node.bytes() {
+            poison::close(block, held);
+            poison::open(block, node.bytes());
             self.count_resize(node, node, bytes);
             self.finish(tier, means);
             return Some(block);
@@ -203,6 +207,7 @@ impl Fallback {
         // and so is the new one, should the system give up half way.
         mark(from.start(), old_bytes, Kind::Foreign);
         mark(to.start(), new_bytes, Kind::Foreign);
+        poison::open(new.as_ptr(), new_bytes);
         // SAFETY: the block is the caller's, the new range ours alone.
         let outcome = unsafe { means.backing.remap(old, old_bytes, new, new_bytes) };
         let ours = Kind::Large(means.id);
@@ -225,6 +230,7 @@ impl Fallback {
                 mark(from.start(), old_bytes, ours);
                 mark(to.start(), new_bytes, ours);
                 tier.moves = Moves::No;
+                poison::close(new.as_ptr(), new_bytes);
                 tier.space.free_clean(to, os::coarse_millis());
             }
             Remapped::Failed => {
@@ -290,6 +296,7 @@ impl Fallback {
             let units = start & !(UNIT - 1)..start + bytes;
             units.step_by(UNIT).for_each(|unit| SegmentMap::set(unit, Kind::Foreign));
             if let Some(at) = NonNull::new(ptr::with_exposed_provenance_mut(start)) {
+                poison::open(at.as_ptr(), bytes);
                 // SAFETY: taken out of the books, and by contract nobody's.
                 unsafe { means.backing.unmap(at, bytes) };
             }
@@ -407,6 +414,7 @@ impl Fallback {
         if !tier.space.wants_records() {
             tier.space.set_splits(means.backing.can_split());
             tier.space.add(start, span, origin, now);
+            poison::close(base.as_ptr(), span);
             let taken = tier.space.take(bytes, align, place);
             let taken = taken.or_else(|| tier.space.take_at(start, bytes));
             self.publish(&tier);
@@ -444,6 +452,7 @@ impl Fallback {
         self.counts.histogram[histogram_index(layout.size())].add(1);
         self.counts.live_bytes.add(layout.size() as u64);
         let block = node.pointer();
+        poison::open(block, node.bytes());
         self.finish(tier, means);
         block
     }
@@ -497,6 +506,7 @@ impl Fallback {
                     *done = means.backing.purge(start, job.bytes);
                 } else {
                     mark(job.start, job.bytes, Kind::Foreign);
+                    poison::open(start.as_ptr(), job.bytes);
                     means.backing.unmap(start, job.bytes);
                     *done = true;
                 }

@@ -197,6 +197,7 @@ impl<B: Backing> Estate<B> {
             }
             SegmentMap::set(address, Kind::Foreign);
             if let Some(base) = NonNull::new(ptr::with_exposed_provenance_mut(address)) {
+                os::poison::open(base.as_ptr(), SEGMENT_BYTES);
                 // SAFETY: mapped by this heap; by contract nobody uses what is in it.
                 unsafe { self.holdings.unmap(base, SEGMENT_BYTES) };
             }

@@ -378,6 +378,7 @@ impl Pool {
         segment.table.hand_out(first, slices, class);
         let slab = &segment.slabs[first];
         slab.set_up(class, info);
+        slab.close_all();
         segment.owners[first].set(owner);
         (slab, dirty == 0)
     }

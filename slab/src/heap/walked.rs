@@ -12,6 +12,7 @@ use super::pool::Pool;
 use crate::counter::Counter;
 use crate::layout::{ALL_FREE, Kind, SEGMENT_BYTES, Segment, SegmentMap};
 use crate::lock::ContentionThreshold;
+use crate::os::poison;
 use crate::port::Backing;
 use crate::stats::{SEGMENT_USES, SegmentUse};
 use crate::sync::{Ordering, const_off_loom, fence};
@@ -128,6 +129,7 @@ fn use_of(used: u32, all: u32) -> usize {
 fn unmap(segment: &Segment, backing: &dyn Backing) {
     SegmentMap::set(segment.start().addr(), Kind::Foreign);
     if let Some(base) = NonNull::new(segment.start()) {
+        poison::open(segment.start(), SEGMENT_BYTES);
         // SAFETY: no slab, no list and no mask names the segment any more; no block of it is out
         // (rule S3), and no walker is at it (rule W1), so nobody reads its head.
         unsafe { backing.unmap(base, SEGMENT_BYTES) };

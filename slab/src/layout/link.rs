@@ -11,6 +11,7 @@
 use std::ptr;
 
 use super::map::ADDRESS_BITS;
+use crate::os::poison::{read_word, write_word};
 use crate::sync;
 
 /// Most blocks in one posted chain: what the count field of a [`ChainWord`] holds.
@@ -46,7 +47,7 @@ impl LinkKey {
     pub(crate) unsafe fn next(self, block: Block) -> Block {
         sync::read(block.cast());
         // SAFETY: blocks are 8-aligned and at least two words large; the caller owns it.
-        let word = unsafe { block.cast::<usize>().read() };
+        let word = unsafe { read_word(block.cast()) };
         ptr::with_exposed_provenance_mut(word ^ self.0)
     }
 
@@ -71,7 +72,7 @@ impl LinkKey {
     pub(crate) unsafe fn set_next(self, block: Block, next: Block) {
         sync::written(block.cast());
         // SAFETY: blocks are 8-aligned and at least two words large; the caller owns it.
-        unsafe { block.cast::<usize>().write(next.expose_provenance() ^ self.0) };
+        unsafe { write_word(block.cast(), next.expose_provenance() ^ self.0) };
     }
 }
 
@@ -84,7 +85,7 @@ impl LinkKey {
 pub(crate) unsafe fn wipe_link(block: Block) {
     sync::written(block.cast());
     // SAFETY: blocks are 8-aligned and at least two words large; the caller owns it.
-    unsafe { block.cast::<usize>().write(0) };
+    unsafe { write_word(block.cast(), 0) };
 }
 
 /// Word 1 of the first block of a posted chain.
@@ -140,7 +141,7 @@ impl ChainWord {
     pub(crate) unsafe fn read(head: Block) -> Self {
         sync::read(head.cast::<usize>().wrapping_add(1));
         // SAFETY: blocks are at least two words large and 8-aligned.
-        Self(unsafe { head.cast::<usize>().add(1).read() })
+        Self(unsafe { read_word(head.cast::<usize>().add(1)) })
     }
 
     /// Writes the word into a chain's first block.
@@ -150,7 +151,7 @@ impl ChainWord {
     pub(crate) unsafe fn write(self, head: Block) {
         sync::written(head.cast::<usize>().wrapping_add(1));
         // SAFETY: blocks are at least two words large and 8-aligned.
-        unsafe { head.cast::<usize>().add(1).write(self.0) };
+        unsafe { write_word(head.cast::<usize>().add(1), self.0) };
     }
 }
 

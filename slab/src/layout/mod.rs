@@ -33,6 +33,6 @@ pub(crate) use owner::{Owner, OwnerCell, OwnerKind};
 pub(crate) use segment::{
     ALL_FREE, Links, SEGMENT_BYTES, SLICE_BYTES, Segment, longest_run, run_in, run_mask,
 };
-pub(crate) use slab::{EMPTY_SLAB, Slab, SlabList, SlabPtr, slab_of};
+pub(crate) use slab::{EMPTY_SLAB, Slab, SlabList, SlabPtr, open_block, slab_of};
 pub(crate) use table::DEFAULT_TABLE;
 pub use table::{ClassTable, ClassTableError};

@@ -23,6 +23,7 @@ use super::classes::ClassInfo;
 use super::link::{Block, LinkKey, wipe_link};
 use super::segment::{SLICE_BYTES, Segment, slice_of};
 use crate::counter::SharedCounter;
+use crate::os::poison;
 use crate::sync::Cell;
 
 /// A pointer to slab metadata; never null once a slab exists.
@@ -114,6 +115,20 @@ impl Slab {
     pub(crate) fn starts_block(&self, offset: usize) -> bool {
         let inverse = self.inverse.get();
         (offset as u64).wrapping_mul(inverse) < inverse
+    }
+
+    /// Tells the sanitizer, if there is one, that no block of the slab is in use. The owner of a slab
+    /// that was set up.
+    pub(crate) fn close_all(&self) {
+        poison::close(self.start(), self.slices.get() as usize * SLICE_BYTES);
+    }
+
+    /// Tells the sanitizer, if there is one, that a block of the slab was given up.
+    #[inline(always)]
+    pub(crate) fn close(&self, block: Block) {
+        if cfg!(flagstone_asan) {
+            poison::close(block, self.block_bytes.get() as usize);
+        }
     }
 
     /// The segment whose head holds this metadata.
@@ -371,6 +386,18 @@ impl SlabList {
     pub(crate) unsafe fn after(&self, slab: SlabPtr) -> SlabPtr {
         // SAFETY: as in `push`.
         unsafe { (*slab).next.get() }
+    }
+}
+
+/// Tells the sanitizer, if there is one, that a block is handed out.
+///
+/// # Safety
+/// The caller has the block, of a slab in use.
+#[inline(always)]
+pub(crate) unsafe fn open_block(block: Block) {
+    if cfg!(flagstone_asan) {
+        // SAFETY: by contract.
+        poison::open(block, unsafe { slab_of(block) }.block_bytes.get() as usize);
     }
 }
 

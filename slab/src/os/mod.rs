@@ -8,6 +8,7 @@ mod errno;
 mod fatal;
 mod fork;
 mod pages;
+pub(crate) mod poison;
 mod thread_exit;
 
 pub(crate) use clock::{coarse_millis, nanos};

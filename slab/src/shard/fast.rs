@@ -4,7 +4,9 @@
 //! paths fall through. No lock, no atomic read-modify-write, no call.
 
 use super::imp::Shard;
-use crate::layout::{Block, SLICE_BYTES, Segment, SegmentMap, Slab, SlabPtr, wipe_link};
+use crate::layout::{
+    Block, SLICE_BYTES, Segment, SegmentMap, Slab, SlabPtr, open_block, wipe_link,
+};
 
 /// What a fast free found.
 #[must_use]
@@ -35,6 +37,7 @@ impl Shard {
             let block = ready.get();
             if !block.is_null() {
                 ready.set(self.key.next(block));
+                open_block(block);
                 self.allocs.get_unchecked(class).count(1);
                 wipe_link(block);
             }
@@ -70,12 +73,13 @@ impl Shard {
             }
             let slab = &*(&raw const segment.slabs).cast::<Slab>().add(first);
             let last = slab.free.get();
-            let wrong = CHECK
+            let wrong = (CHECK || cfg!(flagstone_asan))
                 && (self.key.looks_free(block) || !slab.starts_block(offset - first * SLICE_BYTES));
             if block == last || wrong {
                 return Freed::Elsewhere;
             }
             self.key.set_next(block, last);
+            slab.close(block);
             slab.free.set(block);
             let class = slab.class.get() as usize;
             self.frees.get_unchecked(class).count(1);

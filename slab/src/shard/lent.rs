@@ -11,7 +11,7 @@ use std::ptr;
 use super::imp::Shard;
 use super::outbox::Chain;
 use crate::bucket::{GRADES, Grade};
-use crate::layout::{Block, ClassInfo, slab_of, wipe_link};
+use crate::layout::{Block, ClassInfo, open_block, slab_of, wipe_link};
 
 /// What part of a page the first grade is; each ends at twice the one before.
 const FIRST_GRADE: usize = 8;
@@ -55,6 +55,7 @@ impl Shard {
             // SAFETY: lent blocks are free, ours by the lease (rule H1), and linked.
             unsafe {
                 self.lent[class].set(self.key.next(block));
+                open_block(block);
                 wipe_link(block);
             }
             self.allocs[class].count(1);

@@ -14,6 +14,7 @@ use std::ptr;
 use super::imp::Shard;
 use crate::counter::Counter;
 use crate::layout::{Block, ChainWord, LinkKey, MAX_CHAIN, Slab, SlabPtr, slab_of};
+use crate::os::poison;
 use crate::sync::Cell;
 
 /// Bytes gathered before everything is posted.
@@ -51,6 +52,7 @@ impl Chain {
     pub(crate) unsafe fn single(slab: &Slab, block: Block, key: LinkKey) -> Self {
         // SAFETY: the caller owns the block.
         unsafe { key.set_next(block, ptr::null_mut()) };
+        slab.close(block);
         Self { slab, head: block, tail: block, count: 1, block_bytes: 0 }
     }
 
@@ -140,6 +142,9 @@ impl Outbox {
             self.since.set(crate::os::coarse_millis());
         }
         self.bytes.add(u64::from(block_bytes));
+        if cfg!(flagstone_asan) {
+            poison::close(block, block_bytes as usize);
+        }
         let entry = &self.chains[Self::index(slab)];
         let chain = entry.get();
         if ptr::eq(chain.slab, slab) && chain.count < MAX_CHAIN {
