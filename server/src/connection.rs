@@ -18,6 +18,7 @@ use std::future::{Future, pending, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +30,7 @@ use crate::commands::blocking::{answer, answer_unblocked};
 use crate::commands::execute;
 use crate::mailbox::Order;
 use crate::resp::input::Input;
+use crate::resp::scan::ProtocolError;
 use crate::session::Session;
 use crate::shared::Shared;
 
@@ -105,6 +107,11 @@ impl Connection {
             if self.session.subscriptions() > 0 && self.session.out.len() < MESSAGES_BELOW {
                 self.session.take_messages();
             }
+            if self.session.out.is_starved() {
+                // Not even the error had room: the client learns it from the connection's end.
+                self.shared.stats.oom_refusals.add(1);
+                return Closing::Broken;
+            }
             if self.session.out.has_overflowed() {
                 self.shared.stats.output_overflows.add(1);
                 return Closing::Broken;
@@ -137,6 +144,9 @@ impl Connection {
                     self.last_active = Instant::now();
                 }
                 Event::Read(Ok(_)) => self.hang_up(),
+                Event::Read(Err(error)) if error.kind() == io::ErrorKind::OutOfMemory => {
+                    self.refuse(ProtocolError::OutOfMemory);
+                }
                 Event::Wrote(_) | Event::Read(Err(_)) => return Closing::Broken,
                 Event::DeadlinePassed => self.give_up_waiting(),
             }
@@ -154,9 +164,7 @@ impl Connection {
                 Ok(Some(args)) => execute(&self.shared, &mut self.session, args),
                 Ok(None) => break,
                 Err(error) => {
-                    self.shared.stats.protocol_errors.add(1);
-                    self.session.reply().error(&format!("ERR {error}"));
-                    self.session.ending = true;
+                    self.refuse(error);
                 }
             }
         }
@@ -164,6 +172,19 @@ impl Connection {
         let unread = self.input.unread();
         let held = if unread == 0 { 0 } else { self.input.held() };
         self.session.end_batch(&self.shared, unread, held);
+    }
+
+    /// Answers bytes that are no request, or one that there is no memory for, and ends.
+    fn refuse(&mut self, error: ProtocolError) {
+        let stats = &self.shared.stats;
+        let counter = if error == ProtocolError::OutOfMemory {
+            &stats.oom_refusals
+        } else {
+            &stats.protocol_errors
+        };
+        counter.add(1);
+        self.session.reply().error(&error.to_string());
+        self.session.ending = true;
     }
 
     fn may_run(&self) -> bool {
@@ -331,7 +352,10 @@ fn read<'a>(
     mut rest: impl FnMut() + 'a,
 ) -> impl Future<Output = io::Result<usize>> {
     poll_fn(move |cx| {
-        let attempt = pin!(reader.read_buf(input.room()));
+        let Ok(room) = input.room() else {
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+        };
+        let attempt = pin!(reader.read_buf(room));
         let result = attempt.poll(cx);
         if result.is_pending() {
             input.rest();

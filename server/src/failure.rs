@@ -1,6 +1,7 @@
 //! Error replies. Clients match on these texts, so they are Redis's, code and all.
 
 use std::borrow::Cow;
+use std::collections::TryReserveError;
 use std::fmt;
 
 /// Why a command was not done: the text of the error reply, its code first.
@@ -25,6 +26,8 @@ impl Failure {
     /// The memory limit is reached.
     pub const OUT_OF_MEMORY: Self =
         Self::fixed("OOM command not allowed when used memory > 'maxmemory'.");
+    /// The system gave no memory.
+    pub const NO_MEMORY: Self = Self::fixed("OOM the server has no memory for this");
     /// The database number is not between 0 and 15.
     pub const DB_INDEX: Self = Self::fixed("ERR DB index is out of range");
 
@@ -36,6 +39,11 @@ impl Failure {
     /// A failure with a text made now.
     pub fn text(text: impl Into<String>) -> Self {
         Self(Cow::Owned(text.into()))
+    }
+
+    /// [`NO_MEMORY`](Self::NO_MEMORY), for the error of a collection.
+    pub fn no_memory(_: TryReserveError) -> Self {
+        Self::NO_MEMORY
     }
 
     /// The argument count does not fit; `command` as in `get` or `client|kill`.

@@ -52,6 +52,9 @@ const FAMILIES: [(&str, &[Spec]); 14] = [
 /// Longest subcommand-free text that an error reply quotes of a request.
 const QUOTED: usize = 128;
 
+/// Room that every command has for its reply before it runs: for all but strings and arrays.
+const REPLY_ROOM: usize = 128;
+
 /// Every row, sorted by name. A command's number is its place here.
 static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
 
@@ -99,8 +102,17 @@ pub fn execute(shared: &Arc<Shared>, session: &mut Session, args: Args<'_>) {
         session.reply_mode = ReplyMode::On;
         session.out.set_muted(true);
     }
-    let result = run(&mut Context { shared, session }, args);
+    let mark = session.out.mark();
+    let mut result = run(&mut Context { shared, session }, args);
+    if session.out.is_starved() {
+        session.out.set_back(mark);
+        let command = result.map_or_else(|(_, command, _)| command, Some);
+        result = Err((Failure::NO_MEMORY, command, true));
+    }
     if let Err((failure, command, ran)) = result {
+        if failure == Failure::NO_MEMORY {
+            shared.stats.oom_refusals.add(1);
+        }
         session.reply().error(failure.as_str());
         let stripe = shared.stats.stripe(session.client.id);
         match command {
@@ -138,7 +150,8 @@ pub fn group(name: &str) -> &'static str {
 /// A request refused or failed: the error, the command's number if it is one, and whether it ran.
 type Refusal = (Failure, Option<usize>, bool);
 
-fn run(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Refusal> {
+/// Returns the command's number.
+fn run(cx: &mut Context<'_>, args: Args<'_>) -> Result<usize, Refusal> {
     let Some((number, row)) = TABLE.find(args.at(0)) else {
         return Err((unknown(args), None, false));
     };
@@ -159,8 +172,13 @@ fn run(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Refusal> {
             return Err(refuse(Failure::OUT_OF_MEMORY));
         }
     }
+    // What changes something is always answered.
+    if cx.session.out.reserve(REPLY_ROOM).is_err() {
+        return Err(refuse(Failure::NO_MEMORY));
+    }
     note(cx, number, row);
-    (spec.handler)(cx, args).map_err(|failure| (failure, Some(number), true))
+    (spec.handler)(cx, args).map_err(|failure| (failure, Some(number), true))?;
+    Ok(number)
 }
 
 /// Counts a call. Calls of one command in a row are counted together.

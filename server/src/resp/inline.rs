@@ -8,21 +8,28 @@ use std::ops::Range;
 
 use super::scan::ProtocolError;
 
-/// Splits `line` into words. Their bytes, escapes resolved, are appended to `words`; the result
-/// says where each word lies in there.
+/// Splits `line` into words. Their bytes, escapes resolved, are appended to `words`, and to `ranges`
+/// where each word lies in there.
 ///
 /// # Errors
-/// [`ProtocolError::InlineQuotes`] if a quote does not close or text follows a closing quote.
-pub fn split(line: &[u8], words: &mut Vec<u8>) -> Result<Vec<Range<usize>>, ProtocolError> {
-    let mut ranges = Vec::new();
+/// [`ProtocolError::InlineQuotes`] if a quote does not close or text follows a closing quote,
+/// [`ProtocolError::OutOfMemory`] if there is no memory for the words.
+pub fn split(
+    line: &[u8],
+    words: &mut Vec<u8>,
+    ranges: &mut Vec<Range<usize>>,
+) -> Result<(), ProtocolError> {
+    // No word is longer than it was spelt.
+    words.try_reserve(line.len()).map_err(|_| ProtocolError::OutOfMemory)?;
     let mut rest = line;
     loop {
         rest = rest.trim_ascii_start();
         if rest.is_empty() {
-            return Ok(ranges);
+            return Ok(());
         }
         let start = words.len();
         rest = word(rest, words)?;
+        ranges.try_reserve(1).map_err(|_| ProtocolError::OutOfMemory)?;
         ranges.push(start..words.len());
     }
 }
@@ -111,7 +118,8 @@ mod tests {
 
     fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, ProtocolError> {
         let mut bytes = Vec::new();
-        let ranges = split(line, &mut bytes)?;
+        let mut ranges = Vec::new();
+        split(line, &mut bytes, &mut ranges)?;
         Ok(ranges.into_iter().map(|range| bytes[range].to_vec()).collect())
     }
 

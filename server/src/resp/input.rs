@@ -3,12 +3,15 @@
 //! The buffer grows with bytes that have arrived, never with lengths that were announced, and an
 //! idle connection holds none: between requests the memory goes back to the heap. Arguments are
 //! ranges of the buffer, valid until the next request is taken; whoever keeps one copies it.
+//!
+//! Everything here grows by what a client sends, so it asks for memory that may be refused: then the
+//! request is, and with it the connection, which cannot be read on from the middle of one.
 
-use redis_protocol::resp2::decode::decode_range;
-use redis_protocol::resp2::types::RangeFrame;
+use std::collections::TryReserveError;
+use std::ops::Range;
 
 use super::inline;
-use super::scan::{ProtocolError, Scanned, Scanner, WireLimits};
+use super::scan::{self, ProtocolError, Scanned, Scanner, WireLimits};
 
 /// Room offered to the first read of a batch.
 const FIRST_READ: usize = 4 * 1024;
@@ -25,7 +28,8 @@ pub struct Input {
     /// Bytes of the request last handed out; done with at the next call.
     handed_out: usize,
     scanner: Scanner,
-    frames: Vec<RangeFrame>,
+    /// Where the arguments lie: in the buffer, or in the words.
+    arguments: Vec<Range<usize>>,
     /// Words of an inline request.
     words: Vec<u8>,
     /// Room for the next read; follows what reads bring.
@@ -44,7 +48,7 @@ impl Input {
             done: 0,
             handed_out: 0,
             scanner: Scanner::default(),
-            frames: Vec::new(),
+            arguments: Vec::new(),
             words: Vec::new(),
             read_size: FIRST_READ,
             missing: 1,
@@ -55,7 +59,8 @@ impl Input {
     /// Takes the next whole request, or `None` if more bytes are needed.
     ///
     /// # Errors
-    /// The bytes are no request. Nothing more can be read from this connection.
+    /// The bytes are no request, or there is no memory to take it apart. Nothing more can be read from
+    /// this connection.
     pub fn next_request(&mut self) -> Result<Option<Args<'_>>, ProtocolError> {
         loop {
             self.done += std::mem::take(&mut self.handed_out);
@@ -69,23 +74,16 @@ impl Input {
                 Scanned::Inline { line, len } => {
                     self.handed_out = len;
                     self.words.clear();
-                    let ranges = inline::split(&unread[..line], &mut self.words)?;
-                    self.frames.clear();
-                    self.frames.extend(
-                        ranges.into_iter().map(|r| RangeFrame::BulkString((r.start, r.end))),
-                    );
-                    return Ok(Some(Args { bytes: &self.words, frames: &self.frames }));
+                    self.arguments.clear();
+                    inline::split(&unread[..line], &mut self.words, &mut self.arguments)?;
+                    return Ok(Some(Args { bytes: &self.words, ranges: &self.arguments }));
                 }
                 Scanned::Array { len } => {
                     self.handed_out = len;
                     let request = &self.buffer[self.done..self.done + len];
-                    // The scan admits a subset of what the decoder takes; a refusal here would be
-                    // a difference between the two, and is answered like any malformed request.
-                    let Ok(Some((RangeFrame::Array(frames), _))) = decode_range(request) else {
-                        return Err(ProtocolError::ElementCount);
-                    };
-                    self.frames = frames;
-                    return Ok(Some(Args { bytes: request, frames: &self.frames }));
+                    self.arguments.clear();
+                    scan::elements(request, &mut self.arguments)?;
+                    return Ok(Some(Args { bytes: request, ranges: &self.arguments }));
                 }
             }
         }
@@ -95,7 +93,10 @@ impl Input {
     ///
     /// Beyond one ordinary read the room is at most as much again as has arrived, so that a client
     /// pays for growth in bytes sent, and at most what the request still misses where that is known.
-    pub fn room(&mut self) -> &mut Vec<u8> {
+    ///
+    /// # Errors
+    /// There is no memory for it. The buffer is as it was.
+    pub fn room(&mut self) -> Result<&mut Vec<u8>, TryReserveError> {
         self.drop_done();
         let held = self.buffer.len();
         let spare = self.buffer.capacity() - held;
@@ -106,9 +107,9 @@ impl Input {
         };
         if spare < enough {
             let growth = if self.missing_is_all { held.min(self.missing) } else { held };
-            self.buffer.reserve_exact(growth.max(enough));
+            self.buffer.try_reserve_exact(growth.max(enough))?;
         }
-        &mut self.buffer
+        Ok(&mut self.buffer)
     }
 
     /// Tells what the last read brought, so that the next has fitting room.
@@ -127,13 +128,15 @@ impl Input {
 
     /// Bytes that the buffers hold of the heap.
     pub fn held(&self) -> usize {
-        self.buffer.capacity() + self.words.capacity()
+        self.buffer.capacity()
+            + self.words.capacity()
+            + self.arguments.capacity() * size_of::<Range<usize>>()
     }
 
     /// Gives back memory that is not needed while nothing arrives. Called before waiting.
     pub fn rest(&mut self) {
         self.drop_done();
-        self.frames = Vec::new();
+        self.arguments = Vec::new();
         self.words = Vec::new();
         if self.buffer.is_empty() {
             self.buffer = Vec::new();
@@ -152,8 +155,13 @@ impl Input {
             return;
         }
         let unread = self.buffer.len() - self.done;
-        if self.buffer.capacity() > 4 * LARGEST_READ && unread < self.buffer.capacity() / 4 {
-            self.buffer = self.buffer[self.done..].to_vec();
+        let mut smaller = Vec::new();
+        if self.buffer.capacity() > 4 * LARGEST_READ
+            && unread < self.buffer.capacity() / 4
+            && smaller.try_reserve_exact(unread).is_ok()
+        {
+            smaller.extend_from_slice(&self.buffer[self.done..]);
+            self.buffer = smaller;
         } else {
             self.buffer.drain(..self.done);
         }
@@ -165,23 +173,23 @@ impl Input {
 #[derive(Clone, Copy, Debug)]
 pub struct Args<'a> {
     bytes: &'a [u8],
-    frames: &'a [RangeFrame],
+    ranges: &'a [Range<usize>],
 }
 
 impl<'a> Args<'a> {
     /// How many arguments there are, the command's name included.
     pub fn len(&self) -> usize {
-        self.frames.len()
+        self.ranges.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.ranges.is_empty()
     }
 
     /// Argument `i`, if there are that many.
     pub fn get(&self, i: usize) -> Option<&'a [u8]> {
-        self.frames.get(i).map(|frame| slice(self.bytes, frame))
+        self.ranges.get(i).map(|range| &self.bytes[range.clone()])
     }
 
     /// Argument `i`. Handlers call it for arguments that the command's arity guarantees.
@@ -189,26 +197,18 @@ impl<'a> Args<'a> {
     /// # Panics
     /// If there are not that many.
     pub fn at(&self, i: usize) -> &'a [u8] {
-        slice(self.bytes, &self.frames[i])
+        &self.bytes[self.ranges[i].clone()]
     }
 
     /// The arguments from `from` on; none if there are not that many.
     pub fn from(&self, from: usize) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         let bytes = self.bytes;
-        self.frames.get(from..).unwrap_or_default().iter().map(move |frame| slice(bytes, frame))
+        self.ranges.get(from..).unwrap_or_default().iter().map(move |range| &bytes[range.clone()])
     }
 
     /// Bytes of the request as it came.
     pub fn wire_len(&self) -> usize {
         self.bytes.len()
-    }
-}
-
-fn slice<'a>(bytes: &'a [u8], frame: &RangeFrame) -> &'a [u8] {
-    match frame {
-        RangeFrame::BulkString((start, end)) => &bytes[*start..*end],
-        // The scan lets nothing else through.
-        _ => &[],
     }
 }
 
@@ -228,6 +228,8 @@ pub(crate) fn encode(words: &[&[u8]]) -> Vec<u8> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use redis_protocol::resp2::decode::decode_range;
+    use redis_protocol::resp2::types::RangeFrame;
 
     fn input() -> Input {
         Input::new(WireLimits::default())
@@ -271,7 +273,7 @@ mod tests {
         input.feed(b"*1\r\n$4\r\nPI");
         assert!(input.next_request().unwrap().is_some());
         assert!(input.next_request().unwrap().is_none());
-        input.room();
+        input.room().unwrap();
         assert!(input.held() < 128 * 1024, "{}", input.held());
         input.feed(b"NG\r\n");
         assert_eq!(drain(&mut input), [[b"PING"]]);
@@ -282,7 +284,7 @@ mod tests {
         let mut input = input();
         input.feed(b"*2\r\n$536870912\r\n");
         assert!(input.next_request().unwrap().is_none());
-        input.room();
+        input.room().unwrap();
         assert!(input.held() <= LARGEST_READ, "{}", input.held());
         let mut input = Input::new(WireLimits::default());
         input.feed(b"*1048576\r\n$1\r\n");
@@ -310,11 +312,29 @@ mod tests {
                     break;
                 }
                 let (now, later) = rest.split_at((*cut).min(rest.len()));
-                input.room().extend_from_slice(now);
+                input.room().unwrap().extend_from_slice(now);
                 rest = later;
                 seen.extend(drain(&mut input));
             }
             prop_assert_eq!(seen, requests);
+        }
+
+        /// What an array is taken apart into is what the library says.
+        #[test]
+        fn elements_are_those_of_the_decoder(
+            words in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..9),
+        ) {
+            let bytes = encode(&words.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let mut ranges = Vec::new();
+            scan::elements(&bytes, &mut ranges).unwrap();
+            let Ok(Some((RangeFrame::Array(frames), len))) = decode_range(&bytes) else {
+                panic!("no array: {bytes:?}")
+            };
+            let decoded: Vec<_> = frames.iter().map(|frame| match frame {
+                RangeFrame::BulkString((start, end)) => *start..*end,
+                other => panic!("no string: {other:?}"),
+            }).collect();
+            prop_assert_eq!((ranges, bytes.len()), (decoded, len));
         }
 
         /// Garbage never panics.

@@ -3,8 +3,12 @@
 //! Small pieces are copied into one growing tail, so that a pipeline of replies leaves in one write.
 //! Large values are queued as shared [`Bytes`] and never copied. The queue has a byte limit: past it
 //! it takes nothing more and says so, and the connection is closed instead of growing.
+//!
+//! Where there is no memory to queue something, the queue is *starved*: it takes nothing more until it
+//! is set back to a [`Mark`], which takes the beginning of the reply out again. So a reply is there as a
+//! whole or an error is in its place.
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 use std::io::IoSlice;
 
 use bytes::Bytes;
@@ -27,7 +31,17 @@ pub struct Output {
     len: usize,
     limit: usize,
     overflowed: bool,
+    starved: bool,
     muted: bool,
+}
+
+/// How much was queued at a moment, to be set back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// Finished chunks, and bytes behind them in the tail.
+    sealed: usize,
+    tail: usize,
+    len: usize,
 }
 
 impl Output {
@@ -40,6 +54,7 @@ impl Output {
             len: 0,
             limit,
             overflowed: false,
+            starved: false,
             muted: false,
         }
     }
@@ -47,10 +62,19 @@ impl Output {
     /// Appends a copy of `bytes`.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) {
-        if self.admits(bytes.len()) {
+        if self.admits(bytes.len()) && self.has_room(bytes.len()) {
             self.tail.extend_from_slice(bytes);
             self.len += bytes.len();
         }
+    }
+
+    /// Sees to room in the tail, so that as many bytes can be put whatever becomes of memory.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    #[inline]
+    pub fn reserve(&mut self, bytes: usize) -> Result<(), TryReserveError> {
+        self.tail.try_reserve(bytes)
     }
 
     /// Appends a shared value; copies it if it is small.
@@ -58,11 +82,38 @@ impl Output {
         if bytes.len() < SHARE_FROM {
             return self.put(&bytes);
         }
-        if self.admits(bytes.len()) {
+        // Two chunks at most.
+        if self.admits(bytes.len()) && self.sealed.try_reserve(2).is_ok() {
             self.seal();
             self.len += bytes.len();
             self.sealed.push_back(bytes);
+        } else if !self.muted && !self.overflowed {
+            self.starved = true;
         }
+    }
+
+    /// What is queued now.
+    pub fn mark(&self) -> Mark {
+        Mark { sealed: self.sealed.len(), tail: self.tail.len(), len: self.len }
+    }
+
+    /// Takes out what was put since `mark`, of which nothing was written, and takes more again.
+    pub fn set_back(&mut self, mark: Mark) {
+        self.starved = false;
+        if self.sealed.len() == mark.sealed {
+            self.tail.truncate(mark.tail);
+        } else {
+            // The first chunk since then began as the tail.
+            self.tail.clear();
+            self.sealed.truncate(mark.sealed + 1);
+            if let Some(chunk) = self.sealed.back_mut() {
+                chunk.truncate(mark.tail);
+            }
+            if mark.tail == 0 {
+                self.sealed.pop_back();
+            }
+        }
+        self.len = mark.len;
     }
 
     /// Bytes not yet written.
@@ -78,6 +129,12 @@ impl Output {
     /// Whether something did not fit. What is queued is then cut off in the middle of a reply.
     pub fn has_overflowed(&self) -> bool {
         self.overflowed
+    }
+
+    /// Whether something could not be queued for want of memory. What is queued is then cut off in the
+    /// middle of a reply, unless it is [set back](Self::set_back).
+    pub fn is_starved(&self) -> bool {
+        self.starved
     }
 
     /// Drops what is put from now on (`CLIENT REPLY OFF`) or takes it again.
@@ -148,7 +205,7 @@ impl Output {
 
     #[inline]
     fn admits(&mut self, bytes: usize) -> bool {
-        if self.muted {
+        if self.muted || self.starved {
             return false;
         }
         if self.len + bytes > self.limit || self.overflowed {
@@ -156,6 +213,12 @@ impl Output {
             return false;
         }
         true
+    }
+
+    #[inline]
+    fn has_room(&mut self, bytes: usize) -> bool {
+        self.starved = self.tail.try_reserve(bytes).is_err();
+        !self.starved
     }
 
     /// Makes the tail a finished chunk. If it was the first chunk, `written` goes on counting in it.
@@ -206,6 +269,44 @@ mod tests {
         assert!(output.has_overflowed());
         output.put(b"f");
         assert_eq!(contents(&output), b"abc");
+    }
+
+    #[test]
+    fn what_was_put_since_a_mark_is_taken_out() {
+        let large = Bytes::from(vec![b'x'; SHARE_FROM]);
+        for before in [b"".as_slice(), b"abc"] {
+            for (small, shared) in [(0, 0), (1, 0), (0, 1), (2, 1), (1, 2)] {
+                let mut output = Output::new(usize::MAX);
+                output.put_shared(large.clone());
+                output.put(before);
+                let mark = output.mark();
+                (0..small).for_each(|_| output.put(b"reply"));
+                (0..shared).for_each(|_| output.put_shared(large.clone()));
+                output.put(b"end");
+                output.set_back(mark);
+                output.put(b"d");
+                assert_eq!(contents(&output), [&large, before, b"d".as_slice()].concat());
+                assert_eq!(output.len(), SHARE_FROM + before.len() + 1);
+                output.advance(output.len());
+                output.rest();
+                assert_eq!(output.held(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn without_memory_nothing_is_taken_until_it_is_set_back() {
+        let mut output = Output::new(usize::MAX);
+        output.put(b"ab");
+        let mark = output.mark();
+        output.starved = true;
+        output.put(b"c");
+        output.put_shared(Bytes::from(vec![b'x'; SHARE_FROM]));
+        assert!(output.is_starved() && output.reserve(usize::MAX).is_err());
+        output.set_back(mark);
+        assert!(!output.is_starved());
+        output.put(b"d");
+        assert_eq!(contents(&output), b"abd");
     }
 
     #[test]

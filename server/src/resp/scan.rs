@@ -5,9 +5,11 @@
 //! that arrives in a thousand pieces costs a thousand resumptions and no second look at its bytes.
 //!
 //! It is stricter than needed: integers have one spelling, bodies end in CRLF, arrays hold bulk
-//! strings only. Whatever passes, `redis-protocol` decodes.
+//! strings only. Whatever passes, `redis-protocol` decodes; it does so into vectors that cannot be
+//! refused, so the second, short look at a whole array is [`elements`]', and tests compare the two.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::number::parse_i64;
 
@@ -89,12 +91,18 @@ pub enum ProtocolError {
     InlineQuotes,
     /// All parts are within their limits, but not their sum.
     RequestLength,
+    /// There is no memory for the request.
+    OutOfMemory,
 }
 
 impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Protocol error: ")?;
+        if *self == Self::OutOfMemory {
+            return f.write_str("OOM no memory for a request of this size");
+        }
+        f.write_str("ERR Protocol error: ")?;
         match *self {
+            Self::OutOfMemory => Ok(()),
             Self::ElementCount => f.write_str("invalid multibulk length"),
             Self::ElementCountLength => f.write_str("too big mbulk count string"),
             Self::BulkLength => f.write_str("invalid bulk length"),
@@ -240,6 +248,30 @@ impl Scanner {
     }
 }
 
+/// Appends where the strings of an array lie that a scan has found whole.
+///
+/// # Errors
+/// [`ProtocolError::OutOfMemory`].
+pub fn elements(request: &[u8], ranges: &mut Vec<Range<usize>>) -> Result<(), ProtocolError> {
+    // Each has a header of three bytes at least, and two at its end: what is reserved is sent first.
+    let (count, mut at) = whole_header(request, 0);
+    ranges.try_reserve_exact(count).map_err(|_| ProtocolError::OutOfMemory)?;
+    for _ in 0..count {
+        let (len, next) = whole_header(request, at);
+        ranges.push(next..next + len);
+        at = next + len + 2;
+    }
+    Ok(())
+}
+
+/// The number of the header line at `at`, which a scan has passed, and the offset after it.
+fn whole_header(request: &[u8], at: usize) -> (usize, usize) {
+    match header(request, at, ProtocolError::BulkLength) {
+        Ok(Some((Some(number), next))) => (usize::try_from(number).unwrap_or(0), next),
+        _ => (0, request.len()),
+    }
+}
+
 /// Reads the header line at `at`. `None` while its end has not arrived; else its number, if it is
 /// one, and the offset after the line.
 fn header(
@@ -326,7 +358,7 @@ mod tests {
     fn errors_are_printable() {
         assert_eq!(
             ProtocolError::ExpectedBulk(b'\r').to_string(),
-            "Protocol error: expected '$', got '?'"
+            "ERR Protocol error: expected '$', got '?'"
         );
     }
 }
