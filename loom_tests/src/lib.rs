@@ -17,6 +17,8 @@
 //! not go through a crate's `sync` facade. Sequentially consistent accesses count as acquire-release.
 #![cfg(flagstone_loom)]
 
+pub mod pages;
+
 use std::sync::{Arc, Mutex};
 
 use self::counter::{AtomicUsize, Ordering};

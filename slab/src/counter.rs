@@ -3,11 +3,14 @@
 //! Owns the single-writer counter types. The writer is whoever has exclusive use of the structure
 //! around the counter (a shard's lease, a held lock), so an increment is a plain load, add and
 //! store, never an atomic read-modify-write. Readers may see a value a few operations old; they
-//! never see a torn one. These use `std` atomics outside the `sync` facade on purpose (see there).
+//! never see a torn one. These use `std` atomics outside the `sync` facade on purpose (see there), all
+//! but the one kind that promises something of others.
 
 #![allow(clippy::disallowed_types, reason = "telemetry counters stay outside the facade")]
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::sync::{self as facade, const_off_loom};
 
 /// A 64-bit single-writer counter.
 #[derive(Debug, Default)]
@@ -46,31 +49,85 @@ impl Counter {
         }
     }
 
-    /// The writer only. Like [`add`](Self::add), for a counter that promises never to be ahead of
-    /// one written before it.
-    ///
-    /// Release pairs with [`get_before`](Self::get_before): a reader that sees this increment also
-    /// sees the earlier counter's; a reader that does not may see either.
+    /// As [`OrderedCounter::add_after`], for a promise that is not modelled by itself.
     pub(crate) fn add_after(&self, n: u64) {
         self.0.store(self.get().wrapping_add(n), Ordering::Release);
     }
 
-    /// Reads a counter that must not appear ahead of one that is read after it.
-    /// Acquire pairs with [`add_after`](Self::add_after), and keeps reads in their order.
+    /// As [`OrderedCounter::get_before`]. Where the writer is the fast path, which makes no release
+    /// store, it only keeps the reads in their order: see [`came_and_went`].
     pub(crate) fn get_before(&self) -> u64 {
         self.0.load(Ordering::Acquire)
-    }
-
-    /// The writer only. Keeps the larger of the value and `seen`.
-    pub(crate) fn raise_to(&self, seen: u64) {
-        if seen > self.get() {
-            self.set(seen);
-        }
     }
 
     /// The writer only. For gauges that this type also carries.
     pub(crate) fn sub(&self, n: u64) {
         self.set(self.get().wrapping_sub(n));
+    }
+}
+
+/// A 64-bit single-writer counter that promises readers an order: what it says is never ahead of a
+/// counter of this kind that was written before it. Its words come from the `sync` facade, because the
+/// promise is modelled; it costs what a [`Counter`] does, off x86 a release store more.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct OrderedCounter(facade::AtomicU64);
+
+impl OrderedCounter {
+    const_off_loom! {
+        pub(crate) fn new() -> Self {
+            Self(facade::AtomicU64::new(0))
+        }
+    }
+
+    /// Any thread.
+    #[inline(always)]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The writer only.
+    #[inline(always)]
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// The writer only. Like [`add`](Self::add), for a counter that is never ahead of one written
+    /// before it.
+    ///
+    /// Release pairs with [`get_before`](Self::get_before): a reader that sees this increment also
+    /// sees the earlier counter's; a reader that does not may see either.
+    pub(crate) fn add_after(&self, n: u64) {
+        self.set_after(self.get().wrapping_add(n));
+    }
+
+    /// The writer only. Keeps the larger of the value and `seen`; ordered as [`add_after`] is.
+    ///
+    /// [`add_after`]: Self::add_after
+    pub(crate) fn raise_after(&self, seen: u64) {
+        if seen > self.get() {
+            self.set_after(seen);
+        }
+    }
+
+    fn set_after(&self, value: u64) {
+        let order = if cfg!(flagstone_weaken = "counter_written_relaxed") {
+            Ordering::Relaxed
+        } else {
+            Ordering::Release
+        };
+        self.0.store(value, order);
+    }
+
+    /// Reads a counter that must not appear ahead of one that is read after it.
+    /// Acquire pairs with [`add_after`](Self::add_after), and keeps reads in their order.
+    pub(crate) fn get_before(&self) -> u64 {
+        let order = if cfg!(flagstone_weaken = "counter_read_relaxed") {
+            Ordering::Relaxed
+        } else {
+            Ordering::Acquire
+        };
+        self.0.load(order)
     }
 }
 
@@ -80,6 +137,10 @@ impl Counter {
 /// If the second stands still around the read of the first, the writer was at that pair at some
 /// moment. A busy writer gets a few tries; then the pair is one that shows too few present and
 /// not too many, so that nobody takes it for a peak.
+///
+/// That is exact where the machine keeps a thread's stores in their order, as x86 does. Elsewhere the
+/// pair may be some operations apart, whoever reads it: the writer would need a release store on the
+/// fast path. Sums over such pairs are bounded by what slabs hold.
 pub(crate) fn came_and_went(came: &Counter, went: &Counter) -> (u64, u64) {
     const TRIES: usize = 4;
     let mut before = went.get_before();

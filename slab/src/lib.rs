@@ -48,6 +48,8 @@ pub use layout::{ClassTable, ClassTableError};
 #[allow(missing_docs, reason = "seen by models only")]
 pub mod model {
     pub use crate::gate::Gate;
+    pub use crate::heap::modelled::{Capped, HighWater, SegmentCache, TakenSlab};
+    pub use crate::lock::StatedLock;
     pub use crate::shard::inbox::{Inbox, Post};
     pub use crate::shard::lease::{Lease, LeaseWord, Take, Unpark};
     pub use crate::sync::watched::{gone, look, write};

@@ -11,7 +11,8 @@
 //!   its own lies in. Elsewhere these are `std`'s cell and nothing.
 //!
 //! Telemetry counters do not come from here but from [`counter`](crate::counter), on purpose: they
-//! guard nothing, and in a model they would only multiply the interleavings.
+//! guard nothing, and in a model they would only multiply the interleavings. Those that promise readers
+//! something of other counters do, because the promise is modelled.
 
 #![allow(clippy::disallowed_types, reason = "this is the facade that the ban points at")]
 
@@ -29,6 +30,7 @@ mod imp {
     pub(crate) type AtomicPtr<T> = atomic::AtomicPtr<T>;
     pub(crate) type AtomicU8 = atomic::AtomicU8;
     pub(crate) type AtomicU32 = atomic::AtomicU32;
+    pub(crate) type AtomicU64 = atomic::AtomicU64;
     pub(crate) type AtomicUsize = atomic::AtomicUsize;
     pub(crate) use atomic::{Ordering, fence};
 
@@ -71,7 +73,7 @@ mod imp {
 #[cfg(flagstone_loom)]
 mod imp {
     pub(crate) use super::watched::{Cell, read, written};
-    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize};
+    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
     pub(crate) use loom::sync::atomic::{Ordering, fence};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use std::sync::TryLockError;

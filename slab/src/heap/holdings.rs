@@ -14,7 +14,8 @@ use crate::sync::{AtomicUsize, Ordering, each};
 
 /// Bytes of a region: 16,384 entries of the segment map.
 const REGION_BITS: u32 = 36;
-const WORDS: usize = 1 << (ADDRESS_BITS - REGION_BITS - usize::BITS.ilog2());
+const WORDS: usize =
+    if cfg!(flagstone_loom) { 1 } else { 1 << (ADDRESS_BITS - REGION_BITS - usize::BITS.ilog2()) };
 
 /// A backing with a cap and a memory.
 pub(crate) struct Holdings<B> {
@@ -59,6 +60,13 @@ impl<B: Backing> Holdings<B> {
     }
 
     fn reserve(&self, bytes: usize) -> bool {
+        if cfg!(flagstone_weaken = "cap_look_then_add") {
+            if self.held() + bytes > self.cap {
+                return false;
+            }
+            self.held.fetch_add(bytes, Ordering::Relaxed);
+            return true;
+        }
         // Relaxed: the sum stands for itself; each exchange works on the latest one.
         let reserved = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
             held.checked_add(bytes).filter(|&sum| sum <= self.cap)
@@ -124,15 +132,22 @@ unsafe impl<B: Backing> Backing for Holdings<B> {
         let start = self.backing.map(bytes, align);
         match start {
             Some(start) => self.note(start.addr().get(), bytes),
+            None if cfg!(flagstone_weaken = "cap_no_rollback") => {}
             None => self.release(bytes),
         }
         start
     }
 
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) {
+        let early = cfg!(flagstone_weaken = "cap_release_first");
+        if early {
+            self.release(bytes);
+        }
         // SAFETY: the caller's contract.
         unsafe { self.backing.unmap(start, bytes) };
-        self.release(bytes);
+        if !early {
+            self.release(bytes);
+        }
     }
 
     unsafe fn purge(&self, start: NonNull<u8>, bytes: usize) -> bool {
@@ -166,7 +181,7 @@ unsafe impl<B: Backing> Backing for Holdings<B> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(flagstone_loom)))]
 mod tests {
     use super::*;
     use crate::port::OsPages;

@@ -24,6 +24,7 @@ mod fallback;
 mod fork;
 mod global;
 mod growth;
+mod high_water;
 mod holdings;
 mod huge;
 pub(crate) mod leases;
@@ -31,6 +32,8 @@ pub(crate) mod local;
 pub(crate) mod members;
 mod misuse;
 pub mod mode;
+#[cfg(flagstone_loom)]
+pub mod modelled;
 mod owned;
 mod pool;
 mod purge;
@@ -67,6 +70,7 @@ use crate::port::{Backing, OsPages};
 use crate::shard::Shard;
 use crate::sync::{AtomicUsize, Ordering, const_off_loom, each, per_execution};
 use fallback::Fallback;
+use high_water::HighWater;
 use holdings::Figures;
 use pool::Pool;
 use shards::ShardList;
@@ -85,7 +89,7 @@ pub struct Heap {
     generation: usize,
     name: &'static str,
     key: AtomicUsize,
-    backing: &'static dyn Backing,
+    pub(crate) backing: &'static dyn Backing,
     pub(crate) table: &'static ClassTable,
     /// What an instance took from its backing; the global heap has no cap and keeps no such sums.
     holdings: Option<&'static dyn Figures>,
@@ -100,10 +104,7 @@ pub struct Heap {
     retain_bytes: SharedCounter,
     huge_pages: SharedCounter,
     decay_clock: decay::DecayClock,
-    pub(crate) high_water: [SharedCounter; MAX_CLASSES],
-    pub(crate) window_high_water: [SharedCounter; MAX_CLASSES],
-    /// Per class, the blocks in use that shards have told of, modulo 2^64.
-    told_in_use: [SharedCounter; MAX_CLASSES],
+    high_water: [HighWater; MAX_CLASSES],
     /// Bytes in slabs in use whose pages were given back.
     pub(crate) purged_in_slabs: SharedCounter,
     /// Posts by threads without a shard: blocks and batches, each a batch.
@@ -151,9 +152,7 @@ impl Heap {
                 retain_bytes: SharedCounter::new(),
                 huge_pages: SharedCounter::new(),
                 decay_clock: decay::DecayClock::new(),
-                high_water: [const { SharedCounter::new() }; MAX_CLASSES],
-                window_high_water: [const { SharedCounter::new() }; MAX_CLASSES],
-                told_in_use: [const { SharedCounter::new() }; MAX_CLASSES],
+                high_water: each![HighWater::new(); MAX_CLASSES],
                 purged_in_slabs: SharedCounter::new(),
                 unsharded_posts: SharedCounter::new(),
                 direct_blocks: SharedCounter::new(),
@@ -217,7 +216,7 @@ impl Heap {
     /// Starts a new high-water window: every class's window mark becomes its blocks in use now.
     pub fn reset_window_high_water(&self) {
         for class in 0..self.table.len() {
-            self.window_high_water[class].set(self.class_in_use(class));
+            self.high_water[class].start_window(|| self.class_in_use(class));
         }
     }
 
@@ -270,7 +269,7 @@ impl Heap {
     /// there does not make later peaks look possible.
     pub(crate) fn tell_all(&self, shard: &Shard) {
         for class in (0..self.table.len()).filter(|&class| self.pool.class_slabs(class) > 0) {
-            self.told_in_use[class].add_wrapping(shard.tell(class));
+            self.high_water[class].tell(shard.tell(class));
         }
     }
 
@@ -320,24 +319,24 @@ impl Heap {
                 return;
             }
         }
-        let told = &self.told_in_use[class];
-        let told = shard.map_or_else(|| told.get(), |shard| told.add_wrapping(shard.tell(class)));
+        let change = shard.map_or(0, |shard| shard.tell(class));
         let (allocs, frees) = self.buckets[class].counts();
-        let about = told.wrapping_add(allocs).wrapping_sub(frees) as i64;
-        let mark = self.high_water[class].get().min(self.window_high_water[class].get());
-        let room = self.pool.class_slabs(class) * u64::from(self.table.info(class).capacity);
-        if about > mark as i64 && room > mark {
-            self.raise_high_water(class, self.class_in_use(class));
-        }
+        let bucket = allocs.wrapping_sub(frees);
+        let in_use = || self.class_in_use(class);
+        self.high_water[class].note(change, bucket, self.class_room(class), in_use);
     }
 
-    /// Raises a class's high-water marks to a sum over shards and bucket, which is not of one
-    /// moment: what one shard freed and another took since may be in it twice. What the slabs
-    /// cannot hold was never in use.
-    pub(crate) fn raise_high_water(&self, class: usize, in_use: u64) {
-        let room = self.pool.class_slabs(class) * u64::from(self.table.info(class).capacity);
-        self.high_water[class].raise_to(in_use.min(room));
-        self.window_high_water[class].raise_to(in_use.min(room));
+    /// Raises a class's high-water marks to a sum over shards and bucket; returns them, the lifetime's
+    /// first.
+    pub(crate) fn witness_in_use(&self, class: usize, in_use: u64) -> (u64, u64) {
+        self.high_water[class].witness(in_use.min(self.class_room(class)))
+    }
+
+    /// Blocks that the slabs of a class hold. A sum over shards and bucket is not of one moment: what one
+    /// shard freed and another took since may be in it twice. What the slabs cannot hold was never
+    /// in use.
+    fn class_room(&self, class: usize) -> u64 {
+        self.pool.class_slabs(class) * u64::from(self.table.info(class).capacity)
     }
 
     /// The key of the heap's free-list links, made on first use.

@@ -23,7 +23,7 @@ const LONG: usize = 16;
 /// common slabs' ones.
 const WHOLE: usize = 2 * LONG + 1;
 /// Segments without a slab that stay mapped.
-pub(super) const SPARE_SEGMENTS: u64 = 1;
+pub(super) const SPARE_SEGMENTS: u64 = if cfg!(flagstone_loom) { 0 } else { 1 };
 /// Segments looked at for a run of dirty slices before any run will do.
 const DIRTY_TRIES: usize = 4;
 
@@ -154,7 +154,10 @@ impl Segments {
 
     /// Takes slices back, those in `dirty` populated.
     pub(super) fn give(&mut self, segment: &'static Segment, mask: u64, dirty: u64) {
-        debug_check!(segment.free.get() & mask == 0, "slices were freed twice");
+        debug_check!(
+            segment.free.get() & mask == 0 || cfg!(flagstone_weaken = "pool_purges_what_it_lists"),
+            "slices were freed twice"
+        );
         self.set_masks(segment, segment.free.get() | mask, segment.dirty.get() | dirty);
     }
 
@@ -168,10 +171,14 @@ impl Segments {
             let dirty = segment.dirty.get();
             let expired = segment.expired(pass.now, pass.age);
             let whole = segment.bin.get() as usize == WHOLE;
-            if whole && expired == dirty && self.whole > SPARE_SEGMENTS {
+            let too_many = whole && self.whole > SPARE_SEGMENTS;
+            let too_many = too_many || cfg!(flagstone_weaken = "pool_unmaps_in_use");
+            if too_many && expired == dirty {
                 let populated = u64::from(dirty.count_ones());
                 pass.slices = pass.slices.saturating_sub(populated);
-                self.remove(segment);
+                if !cfg!(flagstone_weaken = "pool_unmaps_listed") {
+                    self.remove(segment);
+                }
                 return Some(Expired::Whole(segment, populated));
             }
             let expired = lowest_bits(expired, pass.slices);
@@ -180,7 +187,9 @@ impl Segments {
             self.by_age.push_last(segment, by_age);
             if expired != 0 {
                 pass.slices -= u64::from(expired.count_ones());
-                self.set_masks(segment, segment.free.get() & !expired, dirty & !expired);
+                if !cfg!(flagstone_weaken = "pool_purges_what_it_lists") {
+                    self.set_masks(segment, segment.free.get() & !expired, dirty & !expired);
+                }
                 return Some(Expired::Slices(segment, expired));
             }
         }
@@ -314,6 +323,6 @@ impl List {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(flagstone_loom)))]
 #[path = "segments_tests.rs"]
 mod tests;

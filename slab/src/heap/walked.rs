@@ -7,29 +7,40 @@
 
 use std::ptr::{self, NonNull};
 
-use super::Heap;
 use super::pool::Pool;
-use crate::counter::Counter;
 use crate::layout::{ALL_FREE, Kind, SEGMENT_BYTES, Segment, SegmentMap};
 use crate::lock::ContentionThreshold;
 use crate::os::poison;
 use crate::port::Backing;
 use crate::stats::{SEGMENT_USES, SegmentUse};
-use crate::sync::{Ordering, const_off_loom, fence};
+use crate::sync::{AtomicUsize, Ordering, const_off_loom, fence};
 use crate::walk::WalkList;
 
 /// The segments of a heap.
 pub(crate) struct AllSegments {
     pub(super) list: WalkList<Segment>,
-    /// Segments that wait. Written under the pool's lock; read as a hint.
-    waiting: Counter,
+    waiting: Waiting,
 }
 
 impl AllSegments {
     const_off_loom! {
         pub(super) fn new() -> Self {
-            Self { list: WalkList::new(), waiting: Counter::new() }
+            Self { list: WalkList::new(), waiting: Waiting(AtomicUsize::new(0)) }
         }
+    }
+}
+
+/// Whether segments wait. Written under the pool's lock, where it is true; without the lock a hint,
+/// for which the fence in [`Pool::walk`] stands. So relaxed both.
+struct Waiting(AtomicUsize);
+
+impl Waiting {
+    fn load(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    fn store(&self, some: bool) {
+        self.0.store(usize::from(some), Ordering::Relaxed);
     }
 }
 
@@ -44,73 +55,74 @@ impl Pool {
         if self.all.list.is_unwalked() {
             return unmap(segment, backing);
         }
-        self.wait(segment, segment, 1, threshold);
+        {
+            let mut pool = self.lock(threshold);
+            let waiting = pool.waiting();
+            segment.waiting.set(*waiting);
+            *waiting = segment;
+            self.all.waiting.store(true);
+        }
         // Its last walker may have left before the segment was where that walker looks.
         self.release_waiting(backing, threshold);
     }
 
     /// Gives back the segments that wait, if no walker can be at them any more.
     pub(super) fn release_waiting(&self, backing: &dyn Backing, threshold: &ContentionThreshold) {
-        if self.all.waiting.get() == 0 {
+        if !self.all.waiting.load() {
             return;
         }
-        let (first, count) = {
+        let mut at = {
             let mut pool = self.lock(threshold);
-            let count = self.all.waiting.get();
-            self.all.waiting.set(0);
-            (std::mem::replace(pool.waiting(), ptr::null()), count)
-        };
-        // SAFETY: what waits is mapped, and what was taken from the list is ours alone.
-        let Some(segment) = (unsafe { first.as_ref() }) else { return };
-        let mut last = segment;
-        if !self.all.list.is_unwalked() {
-            // SAFETY: as above.
-            while let Some(next) = unsafe { last.waiting.get().as_ref() } {
-                last = next;
+            // Asked while they still wait: a walker that is inside finds them when it leaves. Were
+            // they in our hands meanwhile, it would not, and they would wait for the next pass.
+            if !self.all.list.is_unwalked() {
+                return;
             }
-            return self.wait(segment, last, count, threshold);
-        }
-        let mut at = first;
-        // SAFETY: as above; the link is read before the segment goes.
+            self.all.waiting.store(false);
+            std::mem::replace(pool.waiting(), ptr::null())
+        };
+        // SAFETY: what waits is mapped, and what was taken from the list is ours alone; the link is
+        // read before the segment goes.
         while let Some(segment) = unsafe { at.as_ref() } {
             at = segment.waiting.get();
             unmap(segment, backing);
         }
     }
 
-    /// Lets a chain of segments wait.
-    fn wait(
+    /// Calls `each` for every segment, while segments come and go; then gives those back that waited
+    /// for it.
+    pub(super) fn walk(
         &self,
-        first: &'static Segment,
-        last: &Segment,
-        count: u64,
+        each: impl FnMut(&Segment),
+        backing: &dyn Backing,
         threshold: &ContentionThreshold,
     ) {
-        let mut pool = self.lock(threshold);
-        let waiting = pool.waiting();
-        last.waiting.set(*waiting);
-        *waiting = first;
-        self.all.waiting.add(count);
+        let last = self.all.list.walk(each);
+        if !cfg!(flagstone_weaken = "walk_end_fence") {
+            // SeqCst: between counting out and the look at what waits; its other side stands in
+            // `is_unwalked`, between letting a segment wait and the look at the count.
+            fence(Ordering::SeqCst);
+        }
+        if last {
+            self.release_waiting(backing, threshold);
+        }
     }
-}
 
-impl Heap {
     /// Walks every segment and counts how much of each is in use, while segments come and go.
-    pub(crate) fn walk_segments(&self) -> SegmentUse {
+    pub(crate) fn segment_use(
+        &self,
+        backing: &dyn Backing,
+        threshold: &ContentionThreshold,
+    ) -> SegmentUse {
         let mut seen = SegmentUse::default();
-        let last = self.pool.all.list.walk(|segment| {
+        let each = |segment: &Segment| {
             let all = ALL_FREE.count_ones();
             let used = all - (segment.free.get() & ALL_FREE).count_ones();
             seen.segments_by_use[use_of(used, all)] += 1;
             seen.used_slices += u64::from(used);
             seen.populated_free_slices += u64::from(segment.dirty.get().count_ones());
-        });
-        // SeqCst: between counting out and the look at what waits; its other side stands in
-        // `is_unwalked`, between letting a segment wait and the look at the count.
-        fence(Ordering::SeqCst);
-        if last {
-            self.pool.release_waiting(self.backing, &self.threshold);
-        }
+        };
+        self.walk(each, backing, threshold);
         seen
     }
 }
@@ -136,12 +148,12 @@ fn unmap(segment: &Segment, backing: &dyn Backing) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(flagstone_loom)))]
 mod tests {
     use std::alloc::{GlobalAlloc, Layout};
 
     use super::*;
-    use crate::Flagstone;
+    use crate::{Flagstone, Heap};
 
     #[test]
     fn what_a_walker_may_be_at_is_unmapped_when_it_has_left() {
@@ -167,15 +179,15 @@ mod tests {
                     assert!(std::time::Instant::now() < deadline, "nothing to unmap");
                     fill_segments();
                 }
-                assert!(heap.pool.all.waiting.get() > 0, "unmapped under a walker");
+                assert!(heap.pool.all.waiting.load(), "unmapped under a walker");
                 heap.purge();
-                assert!(heap.pool.all.waiting.get() > 0, "unmapped under a walker");
+                assert!(heap.pool.all.waiting.load(), "unmapped under a walker");
             }
         });
         // Walks of other tests may overlap with ours.
-        while heap.pool.all.waiting.get() > 0 {
+        while heap.pool.all.waiting.load() {
             assert!(std::time::Instant::now() < deadline, "still mapped");
-            heap.walk_segments();
+            heap.pool.segment_use(heap.backing, &heap.threshold);
         }
     }
 

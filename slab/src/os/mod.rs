@@ -11,7 +11,12 @@ mod pages;
 pub(crate) mod poison;
 mod thread_exit;
 
-pub(crate) use clock::{coarse_millis, nanos};
+pub(crate) use clock::coarse_millis;
+#[cfg_attr(
+    flagstone_loom,
+    allow(unused_imports, reason = "locks have a clock of their own there")
+)]
+pub(crate) use clock::nanos;
 pub(crate) use environment::environment;
 pub(crate) use errno::keep_errno;
 pub(crate) use fatal::{complain, debug_check, fatal};

@@ -43,7 +43,7 @@ impl Heap {
         snapshot.shards.reverse();
         snapshot.fallback = self.fallback.snapshot();
         snapshot.segments = self.pool.snapshot();
-        snapshot.segments.in_use = self.walk_segments();
+        snapshot.segments.in_use = self.pool.segment_use(self.backing, &self.threshold);
         snapshot.remote = self.remote_snapshot(&snapshot.shards);
         snapshot.tiers = self.tier_snapshot(&snapshot);
         snapshot.bytes = self.byte_totals(&snapshot);
@@ -84,9 +84,7 @@ impl Heap {
         counts.in_use = counts.allocs.saturating_sub(counts.frees);
         counts.free_blocks = (slabs * u64::from(info.capacity)).saturating_sub(counts.in_use);
         // What is in use now is a witness too.
-        self.raise_high_water(class, counts.in_use);
-        counts.high_water = self.high_water[class].get();
-        counts.window_high_water = self.window_high_water[class].get();
+        (counts.high_water, counts.window_high_water) = self.witness_in_use(class, counts.in_use);
         counts
     }
 
