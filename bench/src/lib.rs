@@ -12,7 +12,8 @@
 //!    [`epochs`]: guards and retiring beside crossbeam-epoch, both in one process; [`slabs`]: typed
 //!    slabs and domains beside their own peers, in one process as well.
 //! 4. [`driver`]: building and running workers; [`report`]: JSON, Markdown, charts, the last line.
-//! 5. [`suite`]: which cells are run, by whom and how often.
+//! 5. [`soak`]: the reference server under churn and faults, with checks that can fail.
+//! 6. [`suite`]: which cells are run, by whom and how often.
 
 pub mod block;
 #[cfg(feature = "driver")]
@@ -24,6 +25,8 @@ pub mod peer;
 pub mod report;
 pub mod rng;
 pub mod slabs;
+#[cfg(feature = "driver")]
+pub mod soak;
 pub mod stats;
 #[cfg(feature = "driver")]
 pub mod suite;

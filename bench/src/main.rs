@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use clap::builder::PossibleValue;
 use clap::{Parser, ValueEnum};
-use flagstone_bench::suite::{Suite, Wishes};
+use flagstone_bench::soak::plan::Injected;
+use flagstone_bench::suite::{SoakWishes, Suite, Wishes};
 
 /// Measures Flagstone beside its peers.
 ///
@@ -30,9 +31,19 @@ struct Args {
     /// Folder for the reports [default: bench-report in the target folder].
     #[arg(long)]
     out: Option<PathBuf>,
-    /// No further round begins that would not end within this many minutes from the start.
+    /// No further round begins that would not end within this many minutes from the start. A soak
+    /// takes so long, divided among its allocators.
     #[arg(long, default_value_t = 19.0)]
     minutes: f64,
+    /// For a soak: this server, built already.
+    #[arg(long, value_name = "PROGRAM")]
+    server: Option<PathBuf>,
+    /// For a soak: a tenth of the load.
+    #[arg(long)]
+    light: bool,
+    /// For a soak: make these errors on purpose, to see that they are found.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    inject: Vec<NamedError>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +68,23 @@ impl ValueEnum for Named {
     }
 }
 
+#[derive(Clone, Copy, Debug)]
+struct NamedError(Injected);
+
+impl ValueEnum for NamedError {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [NamedError; Injected::ALL.len()] = {
+            let [leak, value, kill] = Injected::ALL;
+            [NamedError(leak), NamedError(value), NamedError(kill)]
+        };
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.name()))
+    }
+}
+
 fn main() -> ExitCode {
     let started = Instant::now();
     let args = Args::parse();
@@ -67,6 +95,11 @@ fn main() -> ExitCode {
         out: args.out,
         budget: Duration::try_from_secs_f64(args.minutes * 60.0).unwrap_or(Duration::MAX),
         started,
+        soak: SoakWishes {
+            server: args.server,
+            light: args.light,
+            inject: args.inject.into_iter().map(|named| named.0).collect(),
+        },
     };
     match args.suite.0.run(&wishes) {
         Ok(ended) => {

@@ -10,6 +10,7 @@
 //! | `pair` | instructions per allocate/free pair, by callgrind |
 //! | `slab` | the typed slab beside sharded-slab, its domain beside other ways to reclaim |
 //! | `server` | the reference server under redis-benchmark, one build per allocator |
+//! | `soak` | the reference server under churn and faults, with checks |
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,11 +19,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::driver::build::Builder;
 use crate::report::model::SkippedPeer;
+use crate::soak::plan::Injected;
 
 pub mod cells;
 pub mod pair;
 pub mod server;
 pub mod slab;
+pub mod soak;
 pub mod timed;
 
 /// What the command line asked for.
@@ -41,6 +44,19 @@ pub struct Wishes {
     pub budget: Duration,
     /// When the program started.
     pub started: Instant,
+    /// What concerns `soak` alone.
+    pub soak: SoakWishes,
+}
+
+/// What the command line asked of a soak.
+#[derive(Clone, Debug, Default)]
+pub struct SoakWishes {
+    /// A server that is built already, instead of one that the driver builds.
+    pub server: Option<PathBuf>,
+    /// A tenth of the load.
+    pub light: bool,
+    /// Errors to make on purpose.
+    pub inject: Vec<Injected>,
 }
 
 /// A suite by name.
@@ -61,6 +77,8 @@ pub enum Suite {
     Server,
     /// See the table above.
     Slab,
+    /// See the table above.
+    Soak,
 }
 
 /// How a suite ended.
@@ -88,7 +106,7 @@ impl std::error::Error for CannotRun {}
 
 impl Suite {
     /// Every suite.
-    pub const ALL: [Suite; 7] = [
+    pub const ALL: [Suite; 8] = [
         Suite::Smoke,
         Suite::Core,
         Suite::StatsCost,
@@ -96,6 +114,7 @@ impl Suite {
         Suite::Pair,
         Suite::Slab,
         Suite::Server,
+        Suite::Soak,
     ];
 
     /// Its name on the command line, and of its folder.
@@ -108,6 +127,7 @@ impl Suite {
             Suite::Pair => "pair",
             Suite::Server => "server",
             Suite::Slab => "slab",
+            Suite::Soak => "soak",
         }
     }
 
@@ -118,6 +138,7 @@ impl Suite {
             Suite::Pair => pair::run(&builder, wishes),
             Suite::Server => server::run(&builder, wishes),
             Suite::Slab => slab::run(&builder, wishes),
+            Suite::Soak => soak::run(&builder, wishes),
             Suite::Smoke | Suite::Core | Suite::StatsCost | Suite::Return => {
                 timed::run(self, &builder, wishes)
             }

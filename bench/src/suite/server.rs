@@ -20,9 +20,12 @@ use crate::report::model::{Cell, Contender, Failure, Report, Runs};
 use crate::report::summary::Summary;
 use crate::report::{self, last_line};
 
+/// One of [`BUILDS`].
+pub(super) type Build = (&'static str, &'static str, &'static [&'static str]);
+
 /// The allocators that the server can be built with: name, feature, and what its
 /// `INFO memory` calls the allocator.
-const BUILDS: [(&str, &str, &[&str]); 4] = [
+pub(super) const BUILDS: [Build; 4] = [
     (FLAGSTONE, "flagstone-alloc", &["flagstone"]),
     (MIMALLOC, "mimalloc", &["mimalloc"]),
     ("jemalloc", "jemalloc", &["jemalloc"]),
@@ -178,7 +181,7 @@ fn visit(path: &Path, tests: &[&str]) -> Result<Visit, String> {
 }
 
 /// Starts a build once and asks it who serves. (requirement P2)
-fn prove(path: &Path, called: &[&str]) -> Result<String, String> {
+pub(super) fn prove(path: &Path, called: &[&str]) -> Result<String, String> {
     let asked = start(path).and_then(|server| server.memory_field("mem_allocator"));
     match asked {
         Err(error) => Err(error.to_string()),

@@ -237,6 +237,7 @@ mod tests {
             out: None,
             budget: Duration::from_secs(60),
             started: std::time::Instant::now(),
+            soak: crate::suite::SoakWishes::default(),
         }
     }
 

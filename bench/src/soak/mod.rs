@@ -1,0 +1,264 @@
+//! The soak: one server process under churn and faults for as long as one likes, and checks that can
+//! fail.
+//!
+//! A soak is a number of rounds. A round is churn, in which the resident set is read, and then one
+//! fault, while the clients of the churn go on; [`ending`] follows. The server is driven through its
+//! public protocol alone, and watched through its admin pages and `/proc`.
+//!
+//! | part | what |
+//! |---|---|
+//! | [`plan`] | how long, how hard, which faults |
+//! | [`target`], [`wire`] | the server process; a client connection of ours |
+//! | [`keys`], [`messages`] | the clients that go on all the time, with a model of every reply |
+//! | [`faults`] | the faults |
+//! | [`watch`] | `/stats.json` and `/metrics` held against their identities; epochs |
+//! | [`trend`] | whether the resident set rises |
+//! | [`ending`] | everything given back; a signal under load |
+//! | [`checks`], [`outcome`] | the ledger of violations; the report |
+//!
+//! Nothing is timed: latencies are reported, and every wait is bounded by a patience that a slow
+//! machine does not use up.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub mod checks;
+pub mod ending;
+pub mod faults;
+pub mod keys;
+pub mod messages;
+pub mod outcome;
+pub mod plan;
+pub mod pulse;
+pub mod scene;
+pub mod target;
+pub mod trend;
+pub mod watch;
+pub mod wire;
+
+use checks::{Check, Ledger};
+use faults::FAULTS;
+use outcome::{Outcome, Parts, Reading};
+use plan::{FEWEST_ROUNDS, Injected, Plan};
+use scene::{Percentiles, Scene};
+use target::Target;
+use trend::Flatness;
+use watch::Watched;
+
+/// Time between two readings of the resident set.
+const READ_EVERY: Duration = Duration::from_millis(200);
+/// Time for free pages to go back to the system: three times the heap's decay.
+const RETURNED: Duration = Duration::from_secs(3);
+/// The tests that redis-benchmark runs: what they push they also pop.
+const TESTS: &str = "set,get,incr,lpush,rpush,lpop,rpop,mset";
+
+/// Soaks the server of one build. `heap_serves`: its allocations are Flagstone's.
+///
+/// # Errors
+/// The server could not be started, or its process could not be watched.
+pub fn soak(
+    binary: &Path,
+    folder: &Path,
+    plan: &Plan,
+    heap_serves: bool,
+    say: &dyn Fn(&str),
+) -> io::Result<Outcome> {
+    let ledger = Ledger::default();
+    for fault in &FAULTS {
+        if !plan.faults.contains(&fault.name) {
+            ledger.excuse(fault.check, "not asked for in this run");
+        }
+    }
+    let mut target = Target::start(binary, folder)?;
+    let mut outcome = Outcome::default();
+    {
+        let scene = Scene::new(&target, plan, &ledger);
+        let baseline = ending::Baseline::read(&scene, heap_serves).map_err(io::Error::other)?;
+        load(&scene, heap_serves, &mut outcome, say);
+        say("the end");
+        ledger.judge(Check::Released, ending::released(&scene, &baseline));
+        if plan.faults.contains(&"half-open") {
+            ledger.judge(Check::HalfOpen, ending::idle(&scene));
+        }
+        // Free pages go back a while after they became free.
+        thread::sleep(RETURNED);
+        outcome.resident_at_end = target.resident().map(|resident| resident.current);
+        outcome.peak_resident = target.resident().map(|resident| resident.peak);
+        outcome.counts = scene.counts();
+        let latencies = scene.latencies();
+        outcome.churn = Some(Percentiles::of(&latencies.churn));
+        outcome.faults = Some(Percentiles::of(&latencies.faults));
+        outcome.baseline = Some(baseline);
+    }
+    ledger.judge(
+        Check::Alive,
+        match target.ended()? {
+            None => Ok(()),
+            Some(status) => Err(format!("the server ended by itself: {status}")),
+        },
+    );
+    if target.ended()?.is_none() {
+        ending::terminate(&mut target, plan, &ledger, plan.injects(Injected::Kill))?;
+    }
+    let complaints = target.complaints();
+    if complaints.contains("panicked") {
+        ledger.broke(Check::Alive, format!("standard error: {}", complaints.trim()));
+    }
+    outcome.checks = ledger.entries();
+    Ok(outcome)
+}
+
+/// All clients at work, round after round.
+fn load(scene: &Scene<'_>, heap_serves: bool, outcome: &mut Outcome, say: &dyn Fn(&str)) {
+    let (produced, sum) = mpsc::channel();
+    thread::scope(|scope| {
+        let watching = scope.spawn(|| watch::watch(scene, heap_serves));
+        let mut consumers = Vec::new();
+        for id in 0..keys::CLIENTS {
+            scope.spawn(move || keys::run(scene, id));
+        }
+        scope.spawn(|| keys::connections(scene));
+        scope.spawn(|| messages::publish(scene));
+        for id in 0..messages::SUBSCRIBERS {
+            scope.spawn(move || messages::subscribe(scene, id));
+        }
+        for _ in 0..messages::CONSUMERS {
+            consumers.push(scope.spawn(|| messages::consume(scene)));
+        }
+        scope.spawn(move || messages::produce(scene, &produced));
+        if scene.plan.injects(Injected::Leak) {
+            scope.spawn(|| keys::leak(scene));
+        }
+        if scene.plan.injects(Injected::Value) {
+            scope.spawn(|| keys::overwrite(scene));
+        }
+        rounds(scene, heap_serves, outcome, say);
+        scene.pulse.stop();
+        let consumed: Vec<_> = consumers
+            .into_iter()
+            .map(|consumer| consumer.join().expect("a consumer does not panic"))
+            .collect();
+        messages::settle(scene, &sum, &consumed);
+        outcome.watched = watching.join().unwrap_or_else(|_| Watched::default());
+    });
+    outcome.seconds = scene.began.elapsed().as_secs_f64();
+    judge_resident(scene, outcome);
+}
+
+fn rounds(scene: &Scene<'_>, heap_serves: bool, outcome: &mut Outcome, say: &dyn Fn(&str)) {
+    let faults: Vec<_> =
+        FAULTS.iter().filter(|fault| scene.plan.faults.contains(&fault.name)).collect();
+    let until = scene.plan.rounds_until();
+    let fewest = FEWEST_ROUNDS.max(faults.len());
+    let mut round = 0;
+    while round < fewest || scene.began.elapsed() < until {
+        if scene.target.resident().is_none() {
+            scene.ledger.broke(Check::Alive, "the server is gone");
+            break;
+        }
+        let fault = (!faults.is_empty()).then(|| faults[round % faults.len()]);
+        say(&format!("round {} · {}", round + 1, fault.map_or("churn", |fault| fault.name)));
+        scene.pulse.rest(scene.plan.settle());
+        churn(scene, round, heap_serves, outcome);
+        if let Some(fault) = fault {
+            scene.set_faulty(true);
+            let result = (fault.run)(scene);
+            scene.set_faulty(false);
+            scene.ledger.judge(fault.check, result);
+        }
+        round += 1;
+    }
+    outcome.rounds = round;
+}
+
+/// The part of a round in which the resident set is read.
+fn churn(scene: &Scene<'_>, round: usize, heap_serves: bool, outcome: &mut Outcome) {
+    let began = Instant::now();
+    let mut benchmark = redis_benchmark(scene);
+    let mut readings = Vec::new();
+    while began.elapsed() < scene.plan.churn() {
+        scene.pulse.rest(READ_EVERY);
+        let finished = match &mut benchmark {
+            Ok(child) => child.try_wait(),
+            Err(_) => Ok(None),
+        };
+        match finished {
+            Ok(Some(status)) => {
+                scene.count("redis-benchmark series", 1);
+                if !status.success() {
+                    scene.ledger.broke(Check::Replies, format!("redis-benchmark: {status}"));
+                }
+                benchmark = redis_benchmark(scene);
+            }
+            Ok(None) => {}
+            Err(error) => scene.ledger.broke(Check::Replies, format!("redis-benchmark: {error}")),
+        }
+        if let Some(resident) = scene.target.resident() {
+            readings.push(resident.current as f64);
+        }
+    }
+    match benchmark.and_then(|mut child| child.wait()) {
+        Ok(status) if status.success() => scene.count("redis-benchmark series", 1),
+        Ok(status) => scene.ledger.broke(Check::Replies, format!("redis-benchmark: {status}")),
+        Err(error) => scene.ledger.broke(Check::Replies, format!("redis-benchmark: {error}")),
+    }
+    let middle = began.duration_since(scene.began) + scene.plan.churn() / 2;
+    if let Some(median) = crate::stats::median(&readings) {
+        let heap = parts(scene).filter(|_| heap_serves);
+        outcome.resident.push(Reading {
+            round,
+            seconds: middle.as_secs_f64(),
+            bytes: median,
+            heap,
+        });
+    }
+}
+
+fn parts(scene: &Scene<'_>) -> Option<Parts> {
+    let stats = watch::read_json(scene).ok()?;
+    let part = |name: &str| watch::number(&stats, &format!("/heap/bytes/{name}"));
+    Some(Parts {
+        live: part("live")?,
+        cached: part("cached")?,
+        fragmentation: part("fragmentation")?,
+    })
+}
+
+fn redis_benchmark(scene: &Scene<'_>) -> io::Result<std::process::Child> {
+    let address = scene.target.resp;
+    Command::new("redis-benchmark")
+        .args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()])
+        .args(["-c", "20", "-P", "4", "-r", "5000", "-d", "200", "-t", TESTS, "-q"])
+        .args(["-n", &scene.plan.series().to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+fn judge_resident(scene: &Scene<'_>, outcome: &mut Outcome) {
+    let warm_up = Plan::warm_up(outcome.rounds);
+    let after = outcome.resident.iter().filter(|reading| reading.round >= warm_up);
+    let readings: Vec<(f64, f64)> = after.map(|reading| (reading.seconds, reading.bytes)).collect();
+    outcome.flatness = Flatness::of(&readings);
+    // Without a verdict the check has not been looked at, which is a failure.
+    let Some(flatness) = outcome.flatness else { return };
+    const MIB: f64 = (1 << 20) as f64;
+    scene.ledger.judge(
+        Check::Resident,
+        if flatness.rises() {
+            Err(format!(
+                "it rises by {:.1} MiB in {:.0} s at the least, {:.1} would be tolerated",
+                flatness.proven_growth() / MIB,
+                flatness.window,
+                flatness.tolerated / MIB,
+            ))
+        } else {
+            Ok(())
+        },
+    );
+}
