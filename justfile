@@ -56,6 +56,10 @@ deploy:
 clients:
     .ci/run clients
 
+# The server under churn and faults for two minutes.
+soak:
+    .ci/run soak
+
 # Redis, PostgreSQL, Python and others with the shared library preloaded.
 preload:
     .ci/run preload

@@ -226,17 +226,18 @@ impl SoakReport {
             "Single requests of the key clients, from send to reply, beside everything else that the \
              machine does; requests are due at a fixed rate, and one that comes late delays the next.\n"
         );
-        line!(page, "| allocator | while | requests | p50 | p99 | p999 | longest |");
-        line!(page, "|---|---|--:|--:|--:|--:|--:|");
+        line!(page, "| allocator | while | requests | p50 | p95 | p99 | p999 | longest |");
+        line!(page, "|---|---|--:|--:|--:|--:|--:|--:|");
         for Entrant { name, outcome, .. } in &self.entrants {
             let parts = [("load", outcome.churn), ("faults", outcome.faults)];
             for (when, percentiles) in parts {
                 let Some(p) = percentiles.filter(|p| p.count > 0) else { continue };
                 line!(
                     page,
-                    "| {name} | {when} | {} | {:.3} | {:.3} | {:.3} | {:.1} |",
+                    "| {name} | {when} | {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.1} |",
                     p.count,
                     p.p50,
+                    p.p95,
                     p.p99,
                     p.p999,
                     p.max
@@ -304,15 +305,19 @@ impl SoakReport {
 
     fn rounds(&self, page: &mut String) {
         line!(page, "## Resident set by round (MiB)\n");
-        line!(page, "In parentheses, where Flagstone serves: live and cached bytes of the heap.\n");
+        line!(
+            page,
+            "In parentheses, where Flagstone serves: live, cached and fragmented bytes of the heap.\n"
+        );
         for Entrant { name, outcome, .. } in &self.entrants {
             let rounds = outcome.resident.iter().map(|reading| {
                 let resident = reading.bytes / MIB;
                 match reading.heap {
                     None => format!("{resident:.1}"),
-                    Some(Parts { live, cached, .. }) => {
-                        let (live, cached) = (live as f64 / MIB, cached as f64 / MIB);
-                        format!("{resident:.1} ({live:.1} + {cached:.1})")
+                    Some(Parts { live, cached, fragmentation }) => {
+                        let [live, cached, lost] =
+                            [live, cached, fragmentation].map(|bytes| bytes as f64 / MIB);
+                        format!("{resident:.1} ({live:.1} + {cached:.1} + {lost:.1})")
                     }
                 }
             });

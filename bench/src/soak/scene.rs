@@ -49,6 +49,8 @@ pub struct Percentiles {
     pub count: u64,
     /// The median.
     pub p50: f64,
+    /// 95 of 100 are at most this.
+    pub p95: f64,
     /// 99 of 100 are at most this.
     pub p99: f64,
     /// 999 of 1000 are at most this.
@@ -73,6 +75,7 @@ impl Percentiles {
         Percentiles {
             count: histogram.len(),
             p50: at(0.5),
+            p95: at(0.95),
             p99: at(0.99),
             p999: at(0.999),
             max: milliseconds(histogram.max()),
