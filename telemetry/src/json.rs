@@ -2,7 +2,8 @@
 //!
 //! Members are named as the fields of the snapshot model. Durations are whole nanoseconds, their
 //! names end in `_nanos`; nothing is rounded. What the platform does not tell, and parts that do
-//! not run in this process, are `null`. Every class, shard and lock is listed, used or not. Sums
+//! not run in this process, are `null`. Every class, shard and lock is listed, used or not, and every heap
+//! instance is told of as the heap is. Sums
 //! that the model offers as methods stand beside what they are made from.
 //!
 //! Order: `serde_json` sorts members by name, or keeps the order below if some crate of the program
@@ -19,14 +20,24 @@ use crate::series::in_use_bytes;
 use crate::{AdminSnapshot, ProcessSnapshot, ScavengerSnapshot, Snapshot, nanos, unix_nanos};
 
 /// Names of the top-level members of [`to_value`]'s object.
-pub const MEMBERS: [&str; 6] =
-    ["admin", "domains", "heap", "process", "scavenger", "taken_in_nanos"];
+pub const MEMBERS: [&str; 8] = [
+    "admin",
+    "domains",
+    "heap",
+    "instance_count",
+    "instances",
+    "process",
+    "scavenger",
+    "taken_in_nanos",
+];
 
 /// Every figure of `snapshot`, as an object with the members [`MEMBERS`].
 #[must_use]
 pub fn to_value(snapshot: &Snapshot) -> Value {
     json!({
         "heap": heap(&snapshot.heap),
+        "instances": snapshot.instances.iter().map(heap).collect::<Vec<_>>(),
+        "instance_count": snapshot.instances.len(),
         "process": process(&snapshot.process),
         "domains": snapshot.domains.iter().map(domain).collect::<Vec<_>>(),
         "scavenger": snapshot.scavenger.as_ref().map(scavenger),

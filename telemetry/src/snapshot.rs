@@ -4,6 +4,7 @@
 //! Plain values, no protocol. [`Snapshot::take`] reads the heap and the process together; whoever
 //! runs a scavenger or an admin server adds its figures before handing the snapshot on.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use flagstone_epoch::Domain;
@@ -22,6 +23,9 @@ pub use process::ProcessSnapshot;
 pub struct Snapshot {
     /// The heap; resident bytes of the process are in its `bytes.resident`.
     pub heap: HeapSnapshot,
+    /// Heap instances of the process besides `heap`, in the order of their numbers. Names are distinct,
+    /// as those of domains are; no name is empty, or that of the global heap or of `heap`.
+    pub instances: Vec<HeapSnapshot>,
     /// The process.
     pub process: ProcessSnapshot,
     /// Every epoch domain of the process, the heap's own among them if it has one. Names are distinct:
@@ -76,18 +80,19 @@ pub struct AdminSnapshot {
 }
 
 impl Snapshot {
-    /// Reads `heap`, the process and its epoch domains now.
+    /// Reads `heap`, the process, its epoch domains and its heap instances now.
     ///
-    /// Takes no lock of the heap; allocates only the report. Costs a walk over the heap's slabs and
+    /// Takes no lock of the heaps; allocates only the report. Costs a walk over the heaps' slabs and
     /// a few reads under `/proc`, so call it where a blocking call of that length does no harm.
     #[must_use]
     pub fn take(heap: &Heap) -> Self {
         let start = std::time::Instant::now();
+        let instances = instances(heap);
         let heap = heap.snapshot();
         let process = ProcessSnapshot::take();
         let domains = domains();
         let taken_in = start.elapsed();
-        Self { heap, process, domains, scavenger: None, admin: None, taken_in }
+        Self { heap, instances, process, domains, scavenger: None, admin: None, taken_in }
     }
 
     /// Adds the figures of a scavenger.
@@ -108,16 +113,34 @@ impl Snapshot {
 /// Every domain, under names that tell them apart.
 fn domains() -> Vec<flagstone_epoch::Snapshot> {
     let mut domains: Vec<_> = Domain::all().iter().map(Domain::snapshot).collect();
-    for at in 1..domains.len() {
-        let (before, rest) = domains.split_at_mut(at);
-        let taken = |name: &str| before.iter().any(|domain| domain.domain == name);
-        let name = &mut rest[0].domain;
-        if taken(name) {
-            let free = (2..).map(|n| format!("{name}#{n}")).find(|name| !taken(name));
+    tell_apart(domains.iter_mut().map(|domain| &mut domain.domain), &[]);
+    domains
+}
+
+/// Every instance but `shown`, under names that tell them apart.
+fn instances(shown: &Heap) -> Vec<HeapSnapshot> {
+    let mut instances = Vec::new();
+    Heap::for_each(|heap| {
+        if !std::ptr::eq(heap, Heap::global()) && !std::ptr::eq(heap, shown) {
+            instances.push(heap.snapshot());
+        }
+    });
+    // Without a name, or with that of another, its series would pass for those of the other heap.
+    let names = instances.iter_mut().map(|heap| &mut heap.heap);
+    tell_apart(names, &["", Heap::global().name(), shown.name()]);
+    instances
+}
+
+/// Puts a number behind each name that was met before or is one of those `taken`.
+fn tell_apart<'n>(names: impl Iterator<Item = &'n mut String>, taken: &[&str]) {
+    let mut met: BTreeSet<String> = taken.iter().map(|name| (*name).to_owned()).collect();
+    for name in names {
+        if met.contains(name) {
+            let free = (2..).map(|n| format!("{name}#{n}")).find(|name| !met.contains(name));
             *name = free.unwrap_or_default();
         }
+        met.insert(name.clone());
     }
-    domains
 }
 
 impl ScavengerSnapshot {

@@ -154,6 +154,7 @@ fn an_instance_heap_is_told_apart_by_a_label() {
             "flagstone_admin_",
             "flagstone_scavenger_",
             "flagstone_epoch_",
+            "flagstone_heap_instances",
         ]
         .iter()
         .any(|prefix| sample.name.starts_with(prefix));

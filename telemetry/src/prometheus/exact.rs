@@ -1,5 +1,6 @@
 //! The families that the `metrics` facade cannot hold as what they are, written straight from the
-//! snapshot: counters of seconds, to the nanosecond, and histograms of counts kept elsewhere.
+//! snapshot: counters of seconds, to the nanosecond, and histograms of counts kept elsewhere; and the
+//! series of heap instances, which the recorder would never forget.
 //!
 //! Lines are made by the formatting functions of `metrics-exporter-prometheus`, so that quoting and
 //! escaping are the same as for the families that the library renders.
@@ -12,7 +13,7 @@ use metrics_exporter_prometheus::formatting::{
 
 use crate::publish::{decimal_seconds, is_exact, le};
 use crate::series::{Distribution, Labels, Number};
-use crate::{Kind, Options, Series, Snapshot, series};
+use crate::{Kind, Options, Series, Snapshot, Unit, series};
 
 /// The text of every family that [`is_exact`] excludes.
 pub(super) fn render(snapshot: &Snapshot, options: Options) -> String {
@@ -28,13 +29,41 @@ pub(super) fn render(snapshot: &Snapshot, options: Options) -> String {
             });
         }
         if !lines.is_empty() {
-            write_help_line(&mut text, series.name(), None, None, series.help());
-            write_type_line(&mut text, series.name(), None, None, series.kind().as_str());
+            head(&mut text, series);
             text.push_str(&lines);
             text.push('\n');
         }
     }
     text
+}
+
+/// The text of the series of heap instances. They do not go through the recorder, which keeps every
+/// series that it was ever given, and instances end.
+pub(super) fn instances(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    for series in series() {
+        let mut lines = String::new();
+        series.of_instances(snapshot, &mut |labels, number| {
+            let value = match (series.unit(), number) {
+                (Unit::Seconds, Number::Whole(nanos)) => decimal_seconds(nanos),
+                (_, Number::Whole(n)) => n.to_string(),
+                (_, Number::Signed(n)) => n.to_string(),
+                (_, Number::Unknown) => "NaN".to_owned(),
+            };
+            line(&mut lines, series.name(), None, labels, None, &value);
+        });
+        if !lines.is_empty() {
+            head(&mut text, series);
+            text.push_str(&lines);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn head(text: &mut String, series: &Series) {
+    write_help_line(text, series.name(), None, None, series.help());
+    write_type_line(text, series.name(), None, None, series.kind().as_str());
 }
 
 /// `_bucket` lines in ascending order, the `_count`, and the `_sum` if it is known.

@@ -23,8 +23,9 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Renders snapshots, and what the program emits through `metrics`, as Prometheus text.
 ///
-/// Clones share one recorder. One exporter shows one heap at a time; heaps besides it can be given
-/// to the installed recorder with [`publish()`](crate::publish()).
+/// Clones share one recorder. One exporter shows one heap in full, and of other heap instances the
+/// figures of the whole; more of them can be given to the installed recorder with
+/// [`publish()`](crate::publish()).
 #[derive(Clone)]
 pub struct Exporter {
     shared: Arc<Shared>,
@@ -71,7 +72,8 @@ impl Exporter {
 
     /// The text for `snapshot` and everything else that the recorder holds: families sorted by
     /// name, samples by labels with numbers in numeric order, so that two scrapes compare line by
-    /// line. A series that was shown once stays: `options` of later calls only add to it.
+    /// line. A series that was shown once stays: `options` of later calls only add to it. Those of heap
+    /// instances go with their heap.
     #[must_use]
     pub fn render(&self, snapshot: &Snapshot, options: Options) -> String {
         // A panic between setting and rendering leaves older values behind, which the next call
@@ -87,6 +89,8 @@ impl Exporter {
         });
         let mut families = text::Families::parse(&exact::render(snapshot, *shown));
         families.merge(text::Families::parse(&self.shared.handle.render()));
+        // After what the recorder has: a program may publish an instance itself.
+        families.merge(text::Families::parse(&exact::instances(snapshot)));
         families.to_string()
     }
 

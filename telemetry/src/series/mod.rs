@@ -21,7 +21,7 @@ mod shard;
 
 pub(crate) use class::in_use_bytes;
 
-use flagstone_slab::stats::{ClassSnapshot, LockSite, LockSnapshot, ShardSnapshot};
+use flagstone_slab::stats::{ClassSnapshot, HeapSnapshot, LockSite, LockSnapshot, ShardSnapshot};
 
 use crate::Snapshot;
 
@@ -290,6 +290,38 @@ impl Series {
         }
     }
 }
+
+impl Series {
+    /// Calls `emit` for each sample that this series has of heap instances, which carry the label
+    /// `heap`: for the figures of a heap as a whole, for the first [`INSTANCES_SHOWN`] instances.
+    pub(crate) fn of_instances(&self, snapshot: &Snapshot, emit: &mut dyn FnMut(Labels, Number)) {
+        let is_shown =
+            matches!(self.read, Read::Heap(_) | Read::HeapBy(..)) && !self.is_process_wide();
+        if !is_shown {
+            return;
+        }
+        for heap in snapshot.instances.iter().take(INSTANCES_SHOWN) {
+            let of_one = Snapshot { heap: whole(heap), ..Snapshot::default() };
+            self.samples(&of_one, false, emit);
+        }
+    }
+
+    /// Whether the figure is of the process, though it is read with a heap.
+    fn is_process_wide(&self) -> bool {
+        self.name == "flagstone_resident_bytes"
+    }
+}
+
+/// What the figures of a heap as a whole are read from: all but its classes and locks.
+fn whole(heap: &HeapSnapshot) -> HeapSnapshot {
+    let mut whole = heap.clone();
+    whole.classes.clear();
+    whole.locks.clear();
+    whole
+}
+
+/// Instances that `/metrics` shows at most, about fifty series each, those with the lowest numbers.
+pub(crate) const INSTANCES_SHOWN: usize = 32;
 
 /// The label that tells an instance heap from others. The global heap carries none, so that the
 /// common case stays short; an absent label and an empty one are the same to Prometheus.

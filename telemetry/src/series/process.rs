@@ -16,6 +16,14 @@ pub(super) const SERIES: &[Series] = &[
     ),
     Series::new(
         Gauge,
+        Count,
+        "flagstone_heap_instances",
+        "instance_count",
+        "Heap instances of the process besides the heap shown.",
+        Read::Process(|s| Some(Number::Whole(s.instances.len() as u64))),
+    ),
+    Series::new(
+        Gauge,
         Seconds,
         "flagstone_process_uptime_seconds",
         "process.uptime_nanos",
