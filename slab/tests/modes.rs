@@ -1,6 +1,7 @@
 //! One handle type over several allocators, and what the modes that pass through cost.
 
 use std::alloc::Layout;
+use std::ptr::NonNull;
 
 use flagstone_slab::mode::{AllocatorHandle, InitError, Mode, Sharded, System};
 use flagstone_slab::port::{BlockPort, PassThrough};
@@ -53,6 +54,25 @@ fn a_sharded_handle_over_a_heap_built_to_order() {
     assert_eq!(handle.heap().snapshot().shards.len(), 4);
     let error = AllocatorHandle::<Sharded>::init_with(Heap::builder().cap(1)).unwrap_err();
     assert!(matches!(error, InitError::Heap(BuildFailure::CapTooSmall { cap: 1, .. })));
+}
+
+// requirement: D1, D3
+#[test]
+fn a_configured_class_table_is_passed_to_any_mode() {
+    fn usable<M: Mode>(
+        of: impl Fn(&AllocatorHandle<M>, NonNull<u8>) -> Option<usize>,
+    ) -> Option<usize> {
+        let handle = AllocatorHandle::<M>::init_with_classes(ClassTable::SMALL_POOL).unwrap();
+        let allocator = handle.allocator();
+        let block = allocator.try_alloc(layout(100)).unwrap();
+        let usable = of(&handle, block);
+        // SAFETY: allocated above.
+        unsafe { allocator.dealloc(block, layout(100)) };
+        usable
+    }
+    assert_eq!(usable::<System>(|_, _| None), None);
+    let in_heap = usable::<Sharded>(|handle, block| handle.heap().usable_size(block.as_ptr()));
+    assert_eq!(in_heap, Some(128), "the next class of the table, not of the standard one");
 }
 
 // requirement: Z2

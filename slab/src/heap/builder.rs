@@ -18,10 +18,16 @@ use crate::port::{Backing, OsPages};
 #[must_use = "a builder makes nothing until `build`"]
 pub struct HeapBuilder<'a, B: Backing + 'static = OsPages> {
     pub(super) name: &'a str,
+    pub(super) backing: B,
+    pub(super) settings: Settings,
+}
+
+/// What a builder is told, but for the name and the backing.
+#[derive(Debug)]
+pub(super) struct Settings {
     pub(super) table: ClassTable,
     pub(super) shards: Shards,
     pub(super) cap: usize,
-    pub(super) backing: B,
     pub(super) decay: Option<Duration>,
     pub(super) huge_pages: Option<HugePages>,
     pub(super) contention: Option<Duration>,
@@ -73,18 +79,17 @@ impl Heap {
     /// Unless told otherwise it is named `heap`, has the global heap's classes, makes shards on
     /// demand, has no cap and takes pages from the operating system.
     pub fn builder() -> HeapBuilder<'static> {
-        HeapBuilder {
-            name: "heap",
+        let settings = Settings {
             table: ClassTable::standard(),
             shards: Shards::OnDemand { most: MAX_SHARDS },
             cap: usize::MAX,
-            backing: OsPages,
             decay: None,
             huge_pages: None,
             contention: None,
             retires: false,
             domain: None,
-        }
+        };
+        HeapBuilder { name: "heap", backing: OsPages, settings }
     }
 }
 
@@ -92,35 +97,13 @@ impl<'a, B: Backing + 'static> HeapBuilder<'a, B> {
     /// Names the heap in statistics and messages. Names are not checked to be distinct; series of
     /// heaps with the same name cannot be told apart.
     pub fn name(self, name: &str) -> HeapBuilder<'_, B> {
-        let Self {
-            name: _,
-            table,
-            shards,
-            cap,
-            backing,
-            decay,
-            huge_pages,
-            contention,
-            retires,
-            domain,
-        } = self;
-        HeapBuilder {
-            name,
-            table,
-            shards,
-            cap,
-            backing,
-            decay,
-            huge_pages,
-            contention,
-            retires,
-            domain,
-        }
+        let Self { name: _, backing, settings } = self;
+        HeapBuilder { name, backing, settings }
     }
 
     /// Sets the size classes (requirement D3).
     pub fn class_table(mut self, table: ClassTable) -> Self {
-        self.table = table;
+        self.settings.table = table;
         self
     }
 
@@ -131,14 +114,14 @@ impl<'a, B: Backing + 'static> HeapBuilder<'a, B> {
     /// If the backing or the cap allows fewer, the heap works with those;
     /// [`Heap::missing_shards`] tells how many.
     pub fn shards(mut self, count: usize) -> Self {
-        self.shards = Shards::Fixed(count.min(MAX_SHARDS as usize) as u32);
+        self.settings.shards = Shards::Fixed(count.min(MAX_SHARDS as usize) as u32);
         self
     }
 
     /// Makes a shard for every thread that asks when none is idle, up to `most` (at most 1,024; more
     /// means that). This is the default.
     pub fn shards_on_demand(mut self, most: usize) -> Self {
-        self.shards = Shards::OnDemand { most: most.min(MAX_SHARDS as usize) as u32 };
+        self.settings.shards = Shards::OnDemand { most: most.min(MAX_SHARDS as usize) as u32 };
         self
     }
 
@@ -148,47 +131,25 @@ impl<'a, B: Backing + 'static> HeapBuilder<'a, B> {
     ///
     /// Memory for blocks of size classes is taken in segments of 4 MiB.
     pub fn cap(mut self, bytes: usize) -> Self {
-        self.cap = bytes;
+        self.settings.cap = bytes;
         self
     }
 
     /// Sets where the heap's memory comes from.
     pub fn backing<C: Backing + 'static>(self, backing: C) -> HeapBuilder<'a, C> {
-        let Self {
-            name,
-            table,
-            shards,
-            cap,
-            backing: _,
-            decay,
-            huge_pages,
-            contention,
-            retires,
-            domain,
-        } = self;
-        HeapBuilder {
-            name,
-            table,
-            shards,
-            cap,
-            backing,
-            decay,
-            huge_pages,
-            contention,
-            retires,
-            domain,
-        }
+        let Self { name, backing: _, settings } = self;
+        HeapBuilder { name, backing, settings }
     }
 
     /// Sets whether huge pages are asked for; see [`Heap::huge_pages`].
     pub fn huge_pages(mut self, policy: HugePages) -> Self {
-        self.huge_pages = Some(policy);
+        self.settings.huge_pages = Some(policy);
         self
     }
 
     /// Sets how long free pages stay populated; see [`Heap::set_decay`].
     pub fn decay(mut self, decay: Duration) -> Self {
-        self.decay = Some(decay);
+        self.settings.decay = Some(decay);
         self
     }
 
@@ -202,21 +163,21 @@ impl<'a, B: Backing + 'static> HeapBuilder<'a, B> {
     /// Somebody has to [scavenge](Heap::scavenge) or [collect](Heap::collect), or the last blocks wait
     /// until others fill their batch.
     pub fn retire_frees(mut self, retire: bool) -> Self {
-        self.retires = retire;
+        self.settings.retires = retire;
         self
     }
 
     /// Sets the heap's domain, for its limits or because other readers use the same guards; see
     /// [`Heap::domain`].
     pub fn domain(mut self, domain: Domain) -> Self {
-        self.domain = Some(domain);
+        self.settings.domain = Some(domain);
         self
     }
 
     /// Sets the wait above which a lock counts as contended; see
     /// [`Heap::set_contention_threshold`].
     pub fn contention_threshold(mut self, wait: Duration) -> Self {
-        self.contention = Some(wait);
+        self.settings.contention = Some(wait);
         self
     }
 
@@ -233,11 +194,7 @@ impl<B: Backing + 'static> fmt::Debug for HeapBuilder<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HeapBuilder")
             .field("name", &self.name)
-            .field("table", &self.table)
-            .field("shards", &self.shards)
-            .field("cap", &self.cap)
-            .field("decay", &self.decay)
-            .field("huge_pages", &self.huge_pages)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }

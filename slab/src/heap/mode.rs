@@ -10,6 +10,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::{BuildFailure, Heap, HeapBuilder, OwnedHeap};
+use crate::layout::ClassTable;
 #[cfg(feature = "mimalloc")]
 use crate::port::Mimalloc as MimallocPort;
 use crate::port::{BlockPort, System as SystemPort};
@@ -107,7 +108,16 @@ impl<M: Mode> AllocatorHandle<M> {
     /// The mode needs a heap and there is no memory or no heap number for it. The modes that pass
     /// through cannot fail.
     pub fn init() -> Result<Self, InitError> {
-        Ok(Self { state: M::init()? })
+        Ok(Self { state: M::init(None)? })
+    }
+
+    /// The same with the size classes of a configuration, so that they can be passed on whatever the
+    /// mode. Modes that pass through have classes of their own, and take no notice.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init).
+    pub fn init_with_classes(table: ClassTable) -> Result<Self, InitError> {
+        Ok(Self { state: M::init(Some(table))? })
     }
 
     /// What blocks are taken from.
@@ -155,13 +165,13 @@ impl Mode for Sharded {
 }
 
 mod sealed {
-    use super::{InitError, Mode};
+    use super::{ClassTable, InitError, Mode};
 
     /// What a mode does. Private, so that the set is closed.
     pub trait State {
         type State;
 
-        fn init() -> Result<Self::State, InitError>;
+        fn init(table: Option<ClassTable>) -> Result<Self::State, InitError>;
 
         fn allocator<'a>(state: &'a Self::State) -> Self::Allocator<'a>
         where
@@ -174,7 +184,7 @@ mod sealed {
 impl sealed::State for System {
     type State = ();
 
-    fn init() -> Result<(), InitError> {
+    fn init(_: Option<ClassTable>) -> Result<(), InitError> {
         Ok(())
     }
 
@@ -192,7 +202,7 @@ impl sealed::State for System {
 impl sealed::State for Mimalloc {
     type State = ();
 
-    fn init() -> Result<(), InitError> {
+    fn init(_: Option<ClassTable>) -> Result<(), InitError> {
         Ok(())
     }
 
@@ -209,8 +219,9 @@ impl sealed::State for Mimalloc {
 impl sealed::State for Sharded {
     type State = OwnedHeap;
 
-    fn init() -> Result<OwnedHeap, InitError> {
-        let built = Heap::builder().name(Sharded::NAME).build();
+    fn init(table: Option<ClassTable>) -> Result<OwnedHeap, InitError> {
+        let table = table.unwrap_or_else(ClassTable::standard);
+        let built = Heap::builder().name(Sharded::NAME).class_table(table).build();
         built.map_err(|error| InitError::Heap(error.failure))
     }
 

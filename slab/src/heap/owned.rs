@@ -80,18 +80,8 @@ impl<B: Backing + 'static> OwnedHeap<B> {
     }
 
     pub(super) fn build(builder: HeapBuilder<'_, B>) -> Result<Self, BuildError<B>> {
-        let HeapBuilder {
-            name,
-            table,
-            shards,
-            cap,
-            backing,
-            decay,
-            huge_pages,
-            contention,
-            retires,
-            domain,
-        } = builder;
+        let HeapBuilder { name, backing, settings } = builder;
+        let cap = settings.cap;
         let fail = |failure, backing| Err(BuildError { failure, backing });
         let page = os::page_size();
         let bytes = size_of::<Estate<B>>().checked_add(name.len());
@@ -123,19 +113,19 @@ impl<B: Backing + 'static> OwnedHeap<B> {
             ptr::copy_nonoverlapping(name.as_ptr(), name_at, name.len());
             let name = std::slice::from_raw_parts(name_at, name.len());
             let name: &'static str = std::str::from_utf8_unchecked(name);
-            (&raw mut (*at).table).write(table);
+            (&raw mut (*at).table).write(settings.table);
             (&raw mut (*at).holdings).write(holdings);
             let holdings: &'static Holdings<B> = &(*at).holdings;
             let table: &'static ClassTable = &(*at).table;
             let mut heap = Heap::new(number.id(), name, holdings, table);
             heap.generation = number.generation();
             heap.estate_bytes = bytes as u64;
-            heap.retires = retires;
-            if let Some(domain) = domain {
+            heap.retires = settings.retires;
+            if let Some(domain) = settings.domain {
                 heap.domain = domain.into();
             }
             heap.holdings = Some(holdings);
-            heap.shards = match shards {
+            heap.shards = match settings.shards {
                 Shards::OnDemand { most } => ShardList::new(most),
                 Shards::Fixed(count) => ShardList::fixed(count),
             };
@@ -143,16 +133,16 @@ impl<B: Backing + 'static> OwnedHeap<B> {
             (&raw mut (*at).number).write(number);
         }
         let owned = Self { estate, bytes };
-        if let Some(policy) = huge_pages {
+        if let Some(policy) = settings.huge_pages {
             owned.set_huge_pages(policy);
         }
-        if let Some(decay) = decay {
+        if let Some(decay) = settings.decay {
             owned.set_decay(decay);
         }
-        if let Some(wait) = contention {
+        if let Some(wait) = settings.contention {
             owned.set_contention_threshold(wait);
         }
-        if let Shards::Fixed(_) = shards {
+        if let Shards::Fixed(_) = settings.shards {
             // Fewer than asked are no error: threads without one use the buckets, and
             // `missing_shards` tells.
             owned.shards.fill(owned.key(), owned.backing, &owned.threshold);
