@@ -4,6 +4,11 @@
 //! throwing forms follow the standard: call the new-handler and try again while there is one, else
 //! throw `std::bad_alloc`. Both are the C++ library's, found by name when memory has run out, so
 //! that C programs need no C++ library; without one, the program ends with a message.
+//!
+//! The standard's nothrow forms call the throwing ones and turn what these throw into null. Only C++ can
+//! catch that, so when memory has run out they hand over to the C++ library's own nothrow forms, which
+//! come after ours in the order of symbols and do just so: its `operator new` is ours again, or the
+//! program's.
 
 use std::ffi::{CStr, c_void};
 
@@ -15,6 +20,13 @@ type NoThrow = *const c_void;
 fn find(symbol: &CStr) -> *mut c_void {
     // SAFETY: the name ends in NUL; RTLD_DEFAULT asks the program's own scope.
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, symbol.as_ptr()) }
+}
+
+/// The definition of a symbol that ours hides: that of a library loaded after ours, or linked with the
+/// program that ours is in.
+fn find_hidden(symbol: &CStr) -> *mut c_void {
+    // SAFETY: the name ends in NUL; RTLD_NEXT asks behind the object that this code is in.
+    unsafe { libc::dlsym(libc::RTLD_NEXT, symbol.as_ptr()) }
 }
 
 /// Calls the program's new-handler; returns whether there was one. It may throw.
@@ -61,12 +73,35 @@ fn new_again(size: usize, align: usize) -> *mut c_void {
     throw_bad_alloc()
 }
 
-/// The standard's nothrow forms call the handler too and give null when it is gone or throws. A
-/// handler that throws would have to be caught, which only C++ can: it is not called here.
 #[inline(always)]
-fn new_nothrow(size: usize, align: usize) -> *mut c_void {
-    untyped::alloc_aligned(size, align).cast()
+fn new_nothrow(size: usize, align: usize, nothrow: NoThrow, form: &CStr) -> *mut c_void {
+    let block = untyped::alloc_aligned(size, align);
+    if block.is_null() { new_nothrow_again(size, align, nothrow, form) } else { block.cast() }
 }
+
+/// What the C++ library's form of this name gives; null where there is none to ask.
+#[cold]
+#[inline(never)]
+fn new_nothrow_again(size: usize, align: usize, nothrow: NoThrow, form: &CStr) -> *mut c_void {
+    type Plain = extern "C" fn(usize, NoThrow) -> *mut c_void;
+    type Aligned = extern "C" fn(usize, usize, NoThrow) -> *mut c_void;
+    let theirs = find_hidden(form);
+    if theirs.is_null() {
+        return std::ptr::null_mut();
+    }
+    // SAFETY: functions of this mangled name have one of these types, and those with an alignment the
+    // second. They do not throw.
+    unsafe {
+        if form.to_bytes().windows(ALIGNED.len()).any(|part| part == ALIGNED) {
+            std::mem::transmute::<*mut c_void, Aligned>(theirs)(size, align, nothrow)
+        } else {
+            std::mem::transmute::<*mut c_void, Plain>(theirs)(size, nothrow)
+        }
+    }
+}
+
+/// `std::align_val_t` in a mangled name.
+const ALIGNED: &[u8] = b"St11align_val_t";
 
 #[inline(always)]
 unsafe fn delete(block: *mut c_void) {
@@ -108,19 +143,21 @@ operators! {
     /// `operator new[](std::size_t)`
     new _Znam(size: usize) = new(size, 1);
     /// `operator new(std::size_t, std::nothrow_t const&)`
-    new _ZnwmRKSt9nothrow_t(size: usize, _nothrow: NoThrow) = new_nothrow(size, 1);
+    new _ZnwmRKSt9nothrow_t(size: usize, nothrow: NoThrow)
+        = new_nothrow(size, 1, nothrow, c"_ZnwmRKSt9nothrow_t");
     /// `operator new[](std::size_t, std::nothrow_t const&)`
-    new _ZnamRKSt9nothrow_t(size: usize, _nothrow: NoThrow) = new_nothrow(size, 1);
+    new _ZnamRKSt9nothrow_t(size: usize, nothrow: NoThrow)
+        = new_nothrow(size, 1, nothrow, c"_ZnamRKSt9nothrow_t");
     /// `operator new(std::size_t, std::align_val_t)`
     new _ZnwmSt11align_val_t(size: usize, align: usize) = new(size, align);
     /// `operator new[](std::size_t, std::align_val_t)`
     new _ZnamSt11align_val_t(size: usize, align: usize) = new(size, align);
     /// `operator new(std::size_t, std::align_val_t, std::nothrow_t const&)`
-    new _ZnwmSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, _nothrow: NoThrow)
-        = new_nothrow(size, align);
+    new _ZnwmSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, nothrow: NoThrow)
+        = new_nothrow(size, align, nothrow, c"_ZnwmSt11align_val_tRKSt9nothrow_t");
     /// `operator new[](std::size_t, std::align_val_t, std::nothrow_t const&)`
-    new _ZnamSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, _nothrow: NoThrow)
-        = new_nothrow(size, align);
+    new _ZnamSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, nothrow: NoThrow)
+        = new_nothrow(size, align, nothrow, c"_ZnamSt11align_val_tRKSt9nothrow_t");
 }
 
 deletes! {

@@ -15,31 +15,55 @@
 //! The way of a block, the protocols and the promises are in `docs/ARCHITECTURE.md`; who may touch
 //! what, and when, in `docs/invariants/heap.md`.
 //!
+//! # Without `std`
+//!
+//! With `default-features = false` the crate is `no_std`, needs no operating system and starts no thread.
+//! It then has the [`embedded`] heap over a buffer of the caller's ([`port::FixedRegion`]) and the
+//! ports; what is above, with threads, is behind the default feature `std`.
+//!
 //! Under `--cfg flagstone_loom` all of it runs on loom's types, with small constants, for the models
 //! in `loom_tests/`; see `sync`. Under `--cfg flagstone_asan`, which goes with
 //! `-Zsanitizer=address`, free memory is poisoned.
 #![cfg_attr(flagstone_asan, feature(sanitize))]
+#![cfg_attr(not(feature = "std"), no_std)]
 
+#[cfg(any(feature = "allocator-api2-02", feature = "allocator-api2-04"))]
+mod allocator_api2;
+#[cfg(feature = "std")]
 mod bucket;
+#[cfg(feature = "std")]
 mod counter;
+#[cfg(not(flagstone_loom))]
+pub mod embedded;
+#[cfg(feature = "std")]
 mod gate;
+#[cfg(feature = "std")]
 mod heap;
+#[cfg(feature = "std")]
 mod large;
 mod layout;
+#[cfg(feature = "std")]
 mod lock;
 mod os;
 pub mod port;
+#[cfg(feature = "std")]
 mod shard;
+#[cfg(feature = "std")]
 pub mod stats;
 mod sync;
+#[cfg(feature = "std")]
 pub mod thread;
+#[cfg(feature = "std")]
 pub mod typed;
+#[cfg(feature = "std")]
 mod walk;
 
+#[cfg(feature = "std")]
 pub use heap::{
     BuildError, BuildFailure, Flagstone, Heap, HeapBuilder, HugePages, OwnedHeap, SharedHeap,
     UnknownHugePages, mode, untyped,
 };
+#[cfg(feature = "std")]
 pub use layout::{ClassTable, ClassTableError};
 
 /// The protocols that `loom_tests/` checks. Not part of the interface.

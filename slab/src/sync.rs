@@ -1,7 +1,8 @@
 //! The one place where this crate gets its atomics, shared cells, locks and statics.
 //!
-//! Owns the switch between `std` and loom: under `--cfg flagstone_loom` the same code runs on loom's
-//! types and is model-checked from `loom_tests/`. What differs there, and how the code bears it:
+//! Owns the switch between `std`, nothing, and loom. Without `std` there are a cell and a [`PlainLock`]
+//! that spins, which is all that the embedded heap needs. Under `--cfg flagstone_loom` the same code runs
+//! on loom's types and is model-checked from `loom_tests/`. What differs there, and how the code bears it:
 //!
 //! * Loom's atomics and locks cannot be built in a `const`: [`const_off_loom!`] and [`each!`].
 //! * A static would outlive one execution of a model: [`per_execution!`] makes it anew for each.
@@ -19,11 +20,25 @@
 #[cfg(flagstone_loom)]
 pub(crate) mod watched;
 
+mod plain;
+
 #[cfg(not(flagstone_loom))]
+mod cells {
+    pub(crate) use core::cell::Cell;
+
+    /// A word of a block is about to be read.
+    #[inline(always)]
+    pub(crate) fn read(_word: *const usize) {}
+
+    /// A word of a block is about to be written.
+    #[inline(always)]
+    pub(crate) fn written(_word: *const usize) {}
+}
+
+#[cfg(all(feature = "std", not(flagstone_loom)))]
 mod imp {
     use std::sync::atomic;
 
-    pub(crate) use std::cell::Cell;
     pub(crate) use std::sync::{Mutex, MutexGuard, TryLockError};
 
     // Aliases and not re-exports: the lint looks through a re-export, but not through these.
@@ -33,14 +48,6 @@ mod imp {
     pub(crate) type AtomicU64 = atomic::AtomicU64;
     pub(crate) type AtomicUsize = atomic::AtomicUsize;
     pub(crate) use atomic::{Ordering, fence};
-
-    /// A word of a block is about to be read.
-    #[inline(always)]
-    pub(crate) fn read(_word: *const usize) {}
-
-    /// A word of a block is about to be written.
-    #[inline(always)]
-    pub(crate) fn written(_word: *const usize) {}
 
     macro_rules! const_off_loom {
         ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) -> $result:ty $body:block)*) => {
@@ -72,7 +79,6 @@ mod imp {
 
 #[cfg(flagstone_loom)]
 mod imp {
-    pub(crate) use super::watched::{Cell, read, written};
     pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
     pub(crate) use loom::sync::atomic::{Ordering, fence};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
@@ -111,10 +117,17 @@ mod imp {
     pub(crate) use {const_off_loom, each, per_execution, per_thread};
 }
 
+#[cfg(not(flagstone_loom))]
+pub(crate) use cells::{Cell, read, written};
+#[cfg(any(feature = "std", flagstone_loom))]
 pub(crate) use imp::*;
+pub(crate) use plain::{PlainGuard, PlainLock};
+#[cfg(flagstone_loom)]
+pub(crate) use watched::{Cell, read, written};
 
 /// Atomics of statics that belong to the process and that no protocol under a model rests on: a page
 /// size, a key made once, the segment map. They are `std`'s under loom too, and so unseen there.
+#[cfg(feature = "std")]
 pub(crate) mod process {
     use std::sync::atomic;
 

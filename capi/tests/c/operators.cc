@@ -69,6 +69,33 @@ static void failures() {
     std::set_new_handler(nullptr);
 }
 
+static Wide *wide_nothrow(std::size_t count) {
+    return new (std::nothrow) Wide[count];
+}
+
+// The nothrow forms call the handler as the others do, and give null for whatever is thrown.
+static void failures_without_throwing() {
+    for (int form = 0; form < 4; form++) {
+        auto refused = [form] {
+            switch (form) {
+            case 0: return ::operator new(huge, std::nothrow) == nullptr;
+            case 1: return ::operator new[](huge, std::nothrow) == nullptr;
+            case 2: return ::operator new(huge, std::align_val_t(256), std::nothrow) == nullptr;
+            default: return wide_nothrow(huge / sizeof(Wide)) == nullptr;
+            }
+        };
+        handled = 0;
+        std::set_new_handler(give_up);
+        CHECK(refused() && handled == 3);
+        std::set_new_handler([] { ++handled; throw std::bad_alloc(); });
+        CHECK(refused() && handled == 4);
+        std::set_new_handler([] { ++handled; throw std::runtime_error("caught all the same"); });
+        CHECK(refused() && handled == 5);
+        std::set_new_handler(nullptr);
+        CHECK(refused() && handled == 5);
+    }
+}
+
 static void work(int id) {
     std::map<std::string, std::vector<int>> map;
     for (int i = 0; i < 3000; i++) {
@@ -95,6 +122,7 @@ int main(int argc, char **) {
     }
     forms();
     failures();
+    failures_without_throwing();
     for (int round = 0; round < 5; round++) {
         std::vector<std::thread> threads;
         for (int i = 0; i < 6; i++) threads.emplace_back(work, i);

@@ -15,8 +15,6 @@
 //! * [`decay`]: when slow paths give memory back; [`scavenge`]: it comes back from shards whose threads
 //!   sleep or are gone; [`purge`]: all of it, with a report.
 
-#[cfg(any(feature = "allocator-api2-02", feature = "allocator-api2-04"))]
-mod allocator_api2;
 mod blocks;
 mod builder;
 mod decay;

@@ -6,6 +6,7 @@
 //! below it. Blocks up to 64 KiB share a slab with others of their class; larger ones have a slab of
 //! their own, whose untouched tail costs address space only.
 
+use super::class::ClassInfo;
 use super::segment::SLICE_BYTES;
 
 /// Bytes of the smallest block: two words, the room that a chain of freed blocks needs.
@@ -50,34 +51,12 @@ const _: () = {
     }
 };
 
-/// What a class is made of.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClassInfo {
-    /// Bytes of one block.
-    pub(crate) block_bytes: u32,
-    /// Blocks in one slab.
-    pub(crate) capacity: u32,
-    /// Slices of one slab.
-    pub(crate) slices: u32,
-    /// 2^64 / `block_bytes`, rounded up: for [`starts_block`](Self::starts_block).
-    pub(crate) inverse: u64,
-}
-
 impl ClassInfo {
-    /// No class.
-    pub(super) const NONE: ClassInfo =
-        ClassInfo { block_bytes: 0, capacity: 0, slices: 0, inverse: 0 };
-
     /// The shape of a class of `bytes`, a multiple of 8 in [`SMALLEST`]..=[`LARGEST`].
     pub(super) const fn of(bytes: usize) -> ClassInfo {
         let slices = slices_for(bytes);
         let capacity = if bytes > SHARED_MAX { 1 } else { slices * SLICE_BYTES / bytes };
-        ClassInfo {
-            block_bytes: bytes as u32,
-            capacity: capacity as u32,
-            slices: slices as u32,
-            inverse: u64::MAX / bytes as u64 + 1,
-        }
+        Self::new(bytes, capacity, slices)
     }
 
     /// Whether an offset from a slab's start is a multiple of the block size: one multiplication

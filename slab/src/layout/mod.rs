@@ -14,25 +14,47 @@
 //! The way from a block to its slab: `address & !(4 MiB - 1)` is the segment, bits 16..22 of the
 //! address are the slice, the slice names its slab. Metadata lies together in the head, not at the
 //! start of each slab, where all of it would fall on the same cache sets.
+//!
+//! Classes, links and slabs know nothing of segments: the embedded heap is made of them as well.
 
+#[cfg(feature = "std")]
+mod chain;
+mod class;
+#[cfg(feature = "std")]
 mod classes;
 mod link;
+#[cfg(feature = "std")]
 mod map;
+#[cfg(feature = "std")]
 mod owner;
+#[cfg(feature = "std")]
 mod purge;
+#[cfg(feature = "std")]
+mod seat;
+#[cfg(feature = "std")]
 mod segment;
+#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "shards need more of it"))]
 mod slab;
+#[cfg(feature = "std")]
 mod table;
 
-pub(crate) use classes::{
-    ClassInfo, LARGEST, MAX_CLASSES, SMALLEST, class_of_common, class_of_layout,
+pub(crate) use class::ClassInfo;
+pub(crate) use link::{Block, LinkKey};
+pub(crate) use slab::{Slab, SlabList};
+
+#[cfg(feature = "std")]
+pub(crate) use self::{
+    chain::{ChainWord, MAX_CHAIN},
+    classes::{LARGEST, MAX_CLASSES, SMALLEST, class_of_common, class_of_layout},
+    link::wipe_link,
+    map::{ADDRESS_BITS, HeapId, Kind, SegmentMap},
+    owner::{Owner, OwnerCell, OwnerKind},
+    seat::{open_block, slab_of},
+    segment::{
+        ALL_FREE, Links, SEGMENT_BYTES, SLICE_BYTES, Segment, longest_run, run_in, run_mask,
+    },
+    slab::{EMPTY_SLAB, SlabPtr},
+    table::DEFAULT_TABLE,
 };
-pub(crate) use link::{Block, ChainWord, LinkKey, MAX_CHAIN, wipe_link};
-pub(crate) use map::{ADDRESS_BITS, HeapId, Kind, SegmentMap};
-pub(crate) use owner::{Owner, OwnerCell, OwnerKind};
-pub(crate) use segment::{
-    ALL_FREE, Links, SEGMENT_BYTES, SLICE_BYTES, Segment, longest_run, run_in, run_mask,
-};
-pub(crate) use slab::{EMPTY_SLAB, Slab, SlabList, SlabPtr, open_block, slab_of};
-pub(crate) use table::DEFAULT_TABLE;
+#[cfg(feature = "std")]
 pub use table::{ClassTable, ClassTableError};

@@ -1,6 +1,8 @@
-//! Slab metadata: one 64-byte entry per slice in the segment's head, used for a slab's first slice.
+//! Slab metadata: one 64-byte entry per slice, used for a slab's first slice.
 //!
-//! Owns the shape and the list links. Who may touch what is written in `docs/invariants/heap.md`;
+//! Owns the shape and the list links. Where entries and blocks lie is not known here: a segment's head
+//! holds both for heaps (`seat`), a table in the caller's buffer for the embedded heap. Who may touch what
+//! is written in `docs/invariants/heap.md`;
 //! in short (rule S1): every `Cell` here belongs to the slab's owner (a shard's leaseholder, the
 //! bucket's lock holder, the pool while nobody owns it). `class`, `slices` and `block_bytes` do not
 //! change while a block of the slab is out, so whoever holds a block may read them (rule S2).
@@ -17,13 +19,10 @@
 //!
 //! Equation that `debug_validate` checks: `out + |free list| + |purged blocks| = linked <= capacity`.
 
-use std::ptr;
+use core::ptr;
 
-use super::classes::ClassInfo;
+use super::class::ClassInfo;
 use super::link::{Block, LinkKey, wipe_link};
-use super::segment::{SLICE_BYTES, Segment, slice_of};
-use crate::counter::SharedCounter;
-use crate::os::poison;
 use crate::sync::Cell;
 
 /// A pointer to slab metadata; never null once a slab exists.
@@ -49,13 +48,13 @@ pub(crate) struct Slab {
     /// Bytes of one block.
     pub(crate) block_bytes: Cell<u32>,
     /// Blocks out that `needed` does not count, modulo 2^32.
-    hold: Cell<u32>,
+    pub(super) hold: Cell<u32>,
     /// Parts without pages, a bit each; see [`purge`](super::purge).
     pub(crate) purged: Cell<u64>,
     /// 2^64 / `block_bytes`, rounded up.
     inverse: Cell<u64>,
-    next: Cell<SlabPtr>,
-    prev: Cell<SlabPtr>,
+    pub(super) next: Cell<SlabPtr>,
+    pub(super) prev: Cell<SlabPtr>,
 }
 
 const _: () = assert!(size_of::<Slab>() == 64);
@@ -117,41 +116,10 @@ impl Slab {
         (offset as u64).wrapping_mul(inverse) < inverse
     }
 
-    /// Tells the sanitizer, if there is one, that no block of the slab is in use. The owner of a slab
-    /// that was set up.
-    pub(crate) fn close_all(&self) {
-        poison::close(self.start(), self.slices.get() as usize * SLICE_BYTES);
-    }
-
-    /// Tells the sanitizer, if there is one, that a block of the slab was given up.
-    #[inline(always)]
-    pub(crate) fn close(&self, block: Block) {
-        if cfg!(flagstone_asan) {
-            poison::close(block, self.block_bytes.get() as usize);
-        }
-    }
-
-    /// The segment whose head holds this metadata.
-    pub(crate) fn segment(&self) -> &Segment {
-        // SAFETY: every slab but the stand-in, for which nobody asks, lies in a segment's head, and
-        // the segment lives at least as long as a slab of it is in use.
-        unsafe { &*Segment::base_of(ptr::from_ref(self).cast_mut().cast()) }
-    }
-
-    /// Number of the slab's first slice.
-    pub(crate) fn first_slice(&self) -> usize {
-        self.segment().index_of(self)
-    }
-
-    /// Address of the slab's first byte.
-    pub(crate) fn start(&self) -> *mut u8 {
-        self.segment().start().wrapping_add(self.first_slice() * SLICE_BYTES)
-    }
-
-    /// Whether `block` is the address of one of the slab's blocks. For whoever has a block of it:
-    /// reads only what rule S2 lets them.
-    pub(crate) fn is_block(&self, block: Block) -> bool {
-        let offset = block.addr().wrapping_sub(self.start().addr());
+    /// Whether `block` is the address of one of the blocks of this slab, which starts at `start`. For
+    /// whoever has a block of it: reads only what rule S2 lets them.
+    pub(crate) fn is_block_from(&self, start: *mut u8, block: Block) -> bool {
+        let offset = block.addr().wrapping_sub(start.addr());
         let bytes = self.block_bytes.get() as usize;
         self.starts_block(offset) && offset < self.capacity.get() as usize * bytes
     }
@@ -163,27 +131,19 @@ impl Slab {
             && self.purged.get() == 0
     }
 
-    /// Links blocks without pages, a part of the slab that was purged or else about a page of blocks
-    /// that were never used, and returns whether there were any. Touching them late keeps the
-    /// resident set to what is needed. `purged_bytes` is the heap's gauge.
+    /// Links about a page of blocks that were never used, and returns whether there were any. Touching
+    /// them late keeps the resident set to what is needed.
     ///
     /// # Safety
-    /// The caller owns the slab, whose free list is empty.
-    pub(crate) unsafe fn link_more(&self, key: LinkKey, purged_bytes: &SharedCounter) -> bool {
-        // SAFETY: by contract.
-        unsafe { self.relink_purged(key, purged_bytes) || self.link_untouched(key) }
-    }
-
-    /// # Safety
-    /// As [`link_more`](Self::link_more).
-    unsafe fn link_untouched(&self, key: LinkKey) -> bool {
+    /// The caller owns the slab, which starts at `start` and whose free list is empty.
+    pub(crate) unsafe fn link_untouched(&self, start: *mut u8, key: LinkKey) -> bool {
         let (linked, capacity) = (self.linked.get(), self.capacity.get());
         if linked == capacity {
             return false;
         }
         let bytes = self.block_bytes.get();
         let more = (LINK_BYTES / bytes).clamp(1, capacity - linked);
-        let first = self.start().wrapping_add(linked as usize * bytes as usize);
+        let first = start.wrapping_add(linked as usize * bytes as usize);
         let mut block = first;
         for _ in 1..more {
             let next = block.wrapping_add(bytes as usize);
@@ -196,21 +156,6 @@ impl Slab {
         self.free.set(first);
         self.linked.set(linked + more);
         true
-    }
-
-    /// Counts every block as out, as if none were free; returns the bytes of parts without pages,
-    /// which are as good as used. For the slab of an orphaned shard, whose list may be cut anywhere.
-    pub(crate) fn forget_free_blocks(&self) -> u64 {
-        let purged = self.purged_bytes();
-        self.purged.set(0);
-        self.free.set(ptr::null_mut());
-        self.linked.set(self.capacity.get());
-        self.needed.set(self.capacity.get());
-        self.hold.set(0);
-        self.listed.set(false);
-        self.next.set(ptr::null());
-        self.prev.set(ptr::null());
-        purged
     }
 
     /// Blocks that are not on the free list.
@@ -236,16 +181,6 @@ impl Slab {
         let enough = (out / WAKE_SHARE).max(1);
         self.needed.set(enough);
         self.hold.set(out - enough);
-    }
-
-    /// Takes the whole free list of a slab that is current: the blocks are out from now on.
-    /// Returns the first and the number.
-    pub(crate) fn take_free(&self) -> (Block, u32) {
-        // By the equation at the top, without a walk.
-        let all = self.linked.get() - self.purged_blocks();
-        let taken = all - self.out();
-        self.needed.set(all + 1);
-        (self.free.replace(ptr::null_mut()), taken)
     }
 
     /// Takes one block off the free list.
@@ -297,23 +232,6 @@ impl Slab {
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn free_blocks(&self) -> u32 {
         self.capacity.get() - self.out()
-    }
-
-    /// Checks the equation at the top of this file. The caller owns the slab.
-    #[cfg(any(test, debug_assertions))]
-    pub(crate) fn debug_validate(&self, key: LinkKey) {
-        let mut free = 0;
-        let mut block = self.free.get();
-        while !block.is_null() {
-            assert!(self.is_block(block), "free list leaves its slab");
-            free += 1;
-            assert!(free <= self.linked.get(), "free list has a cycle");
-            // SAFETY: the block is on the free list of a slab that the caller owns.
-            block = unsafe { key.next(block) };
-        }
-        let purged = self.purged_blocks();
-        assert_eq!(self.out() + free + purged, self.linked.get());
-        assert!(self.linked.get() <= self.capacity.get());
     }
 }
 
@@ -386,33 +304,5 @@ impl SlabList {
     pub(crate) unsafe fn after(&self, slab: SlabPtr) -> SlabPtr {
         // SAFETY: as in `push`.
         unsafe { (*slab).next.get() }
-    }
-}
-
-/// Tells the sanitizer, if there is one, that a block is handed out.
-///
-/// # Safety
-/// The caller has the block, of a slab in use.
-#[inline(always)]
-pub(crate) unsafe fn open_block(block: Block) {
-    if cfg!(flagstone_asan) {
-        // SAFETY: by contract.
-        poison::open(block, unsafe { slab_of(block) }.block_bytes.get() as usize);
-    }
-}
-
-/// The slab whose blocks include the address, by masking; reads only the segment's head.
-///
-/// # Safety
-/// `address` lies in a slab in use and the caller holds a block of it or owns it.
-#[inline(always)]
-pub(crate) unsafe fn slab_of(address: *mut u8) -> &'static Slab {
-    // SAFETY: the segment of a slab in use is mapped. The reference lives no longer than the block
-    // that the caller holds, which keeps the slab in use (rule S3); `'static` only says that no
-    // borrow tracks it.
-    unsafe {
-        let segment = &*Segment::base_of(address);
-        let first = segment.table.first[slice_of(address.addr())].get() as usize;
-        &*ptr::from_ref(&segment.slabs[first & 63])
     }
 }

@@ -12,7 +12,8 @@
 use std::error::Error;
 use std::fmt;
 
-use super::classes::{CLASSES, ClassInfo, LARGEST, MAX_CLASSES, SMALLEST, TABLE_MAX, block_bytes};
+use super::class::ClassInfo;
+use super::classes::{CLASSES, LARGEST, MAX_CLASSES, SMALLEST, TABLE_MAX, block_bytes};
 use super::segment::SLICE_BYTES;
 
 const SMALL_PLACES: usize = TABLE_MAX / 8 + 1;

@@ -1,27 +1,43 @@
 //! What the allocator asks of the operating system: pages, clocks, thread exit, fatal messages.
 //!
-//! Owns every system call of the crate. Nothing here allocates through an allocator.
+//! Owns every system call of the crate. Nothing here allocates through an allocator. Without `std`
+//! there is no system to ask: `bare` answers.
 
+#[cfg(not(feature = "std"))]
+mod bare;
+#[cfg(feature = "std")]
 mod clock;
+#[cfg(feature = "std")]
 mod environment;
+#[cfg(feature = "std")]
 mod errno;
+#[cfg(feature = "std")]
 mod fatal;
+#[cfg(feature = "std")]
 mod fork;
+#[cfg(feature = "std")]
 mod pages;
 pub(crate) mod poison;
+#[cfg(feature = "std")]
 mod thread_exit;
 
-pub(crate) use clock::coarse_millis;
+#[cfg(feature = "std")]
+pub(crate) use self::{
+    clock::coarse_millis,
+    environment::environment,
+    errno::keep_errno,
+    fatal::{complain, debug_check, fatal},
+    fork::arm_fork_handlers,
+    pages::{
+        advise_huge, entropy, map_aligned, page_size, purge, remap_fixed, resident_bytes, unmap,
+    },
+    thread_exit::arm_thread_exit,
+};
+#[cfg(not(feature = "std"))]
+pub(crate) use bare::{entropy, fatal, page_size};
+#[cfg(feature = "std")]
 #[cfg_attr(
     flagstone_loom,
     allow(unused_imports, reason = "locks have a clock of their own there")
 )]
 pub(crate) use clock::nanos;
-pub(crate) use environment::environment;
-pub(crate) use errno::keep_errno;
-pub(crate) use fatal::{complain, debug_check, fatal};
-pub(crate) use fork::arm_fork_handlers;
-pub(crate) use pages::{
-    advise_huge, entropy, map_aligned, page_size, purge, remap_fixed, resident_bytes, unmap,
-};
-pub(crate) use thread_exit::arm_thread_exit;

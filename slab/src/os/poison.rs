@@ -37,7 +37,7 @@ pub(crate) unsafe fn write_word(at: *mut usize, word: usize) {
 
 #[cfg(flagstone_asan)]
 mod imp {
-    use std::ffi::c_void;
+    use core::ffi::c_void;
 
     unsafe extern "C" {
         fn __asan_poison_memory_region(start: *const c_void, bytes: usize);

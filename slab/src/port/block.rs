@@ -1,14 +1,15 @@
 //! The port for blocks: what a component allocates from when it is given its allocator.
 //!
 //! Owns the contract (requirement G1: an allocator is injected, never assumed) and its error. A heap
-//! by reference, the global heap as [`Flagstone`](crate::Flagstone), any `GlobalAlloc` behind
-//! [`PassThrough`](super::PassThrough), and the wrappers for tests are such ports; each is also an
-//! `Allocator` of `allocator-api2`, in both of its versions in use.
+//! by reference, the global heap as `Flagstone`, any `GlobalAlloc` behind `PassThrough`, the embedded
+//! heap, and the wrappers for tests are such ports; each is also an `Allocator` of `allocator-api2`, in
+//! both of its versions in use.
 
-use std::alloc::Layout;
-use std::error::Error;
-use std::fmt;
-use std::ptr::NonNull;
+use core::alloc::Layout;
+use core::error::Error;
+use core::fmt;
+use core::num::NonZeroUsize;
+use core::ptr::NonNull;
 
 /// A source of blocks.
 ///
@@ -69,7 +70,7 @@ pub enum AllocError {
         /// The heap's cap in bytes.
         cap: usize,
     },
-    /// A [`FailAfter`](super::FailAfter) was told to refuse it.
+    /// A `FailAfter` was told to refuse it.
     Injected {
         /// What was asked for.
         layout: Layout,
@@ -110,8 +111,8 @@ pub(crate) fn no_bytes(layout: Layout) -> NonNull<u8> {
 }
 
 #[inline]
-fn layout_align(layout: Layout) -> std::num::NonZeroUsize {
-    std::num::NonZeroUsize::new(layout.align()).unwrap_or(std::num::NonZeroUsize::MIN)
+fn layout_align(layout: Layout) -> NonZeroUsize {
+    NonZeroUsize::new(layout.align()).unwrap_or(NonZeroUsize::MIN)
 }
 
 // SAFETY: all calls go to the port behind the reference.

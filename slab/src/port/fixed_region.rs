@@ -1,24 +1,33 @@
 //! A backing over memory of the caller's: a static buffer, a reserved range of an embedded system.
 //!
 //! Owns a list of free ranges, sorted by address, that lies in the free ranges themselves, under a
-//! lock; nothing else is needed (requirement W1). Ranges aligned to pages are cut from the high end
-//! and more strictly aligned ones, segments above all, from the low end, so that small pieces do not
-//! spoil the few places where a segment can start. Neighbours are joined when they come back.
-//! A range is zeroed when it is handed out, unless it was never used and known to be zeros.
+//! lock; nothing else is needed (requirement W1). Everything is a multiple of a *grain*. For a heap,
+//! ranges aligned to pages are cut from the high end and more strictly aligned ones, segments above all,
+//! from the low end, so that small pieces do not spoil the few places where a segment can start; the
+//! embedded heap says itself which end. Neighbours are joined when they come back. A range is zeroed
+//! when it is handed out, unless it was never used and known to be zeros.
 
-use std::fmt;
-use std::mem::MaybeUninit;
-use std::ptr::{self, NonNull};
-use std::sync::PoisonError;
+use core::fmt;
+use core::mem::MaybeUninit;
+use core::ptr::{self, NonNull};
 
 use super::Backing;
 use crate::os;
-use crate::sync::Mutex;
+use crate::sync::{PlainGuard, PlainLock};
 
 /// A fixed region of memory as a [`Backing`].
 ///
-/// Segments start at multiples of 4 MiB: of a region that does, a heap can use all but the last part
-/// below 4 MiB; of another, what lies between such bounds.
+/// For an [`EmbeddedHeap`](crate::embedded::EmbeddedHeap) a region may be of any size from a few pages on
+/// and start anywhere.
+#[cfg_attr(feature = "std", doc = "")]
+#[cfg_attr(
+    feature = "std",
+    doc = "For a [`Heap`](crate::Heap), segments start at multiples of 4 MiB: of a region that does, it can use"
+)]
+#[cfg_attr(
+    feature = "std",
+    doc = "all but the last part below 4 MiB; of another, what lies between such bounds."
+)]
 ///
 /// ```
 /// use std::mem::MaybeUninit;
@@ -33,17 +42,26 @@ use crate::sync::Mutex;
 pub struct FixedRegion {
     start: usize,
     bytes: usize,
-    free: Mutex<Free>,
+    free: PlainLock<Ranges>,
 }
 
-/// The list's head.
-struct Free {
+/// The free ranges of a region.
+pub(crate) struct Ranges {
     first: *mut Range,
     bytes: usize,
 }
 
+/// Where a range is cut from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The lowest place.
+    Low,
+    /// The highest place of the highest range.
+    High,
+}
+
 // SAFETY: the list's ranges are memory that belongs to the region; the lock guards them.
-unsafe impl Send for Free {}
+unsafe impl Send for Ranges {}
 
 /// What is written at the start of a free range.
 struct Range {
@@ -53,9 +71,14 @@ struct Range {
     zeros: bool,
 }
 
+const _: () = assert!(size_of::<Range>() <= FixedRegion::GRAIN);
+
 impl FixedRegion {
-    /// A region over a buffer that belongs to it from now on. What of it does not fill whole pages
-    /// is left alone.
+    /// What ranges are multiples of, in bytes, starts as well as lengths.
+    pub(crate) const GRAIN: usize = 512;
+
+    /// A region over a buffer that belongs to it from now on. What of it does not fill whole grains
+    /// of 512 bytes is left alone.
     pub fn new(buffer: &'static mut [MaybeUninit<u8>]) -> Self {
         let start = NonNull::from(&mut *buffer).cast();
         // SAFETY: borrowed for ever and exclusively.
@@ -69,22 +92,22 @@ impl FixedRegion {
     /// every heap on it, has been dropped; after a heap that was forgotten, for ever. If `zeros`,
     /// all its bytes are zero.
     pub unsafe fn from_raw_parts(start: NonNull<u8>, bytes: usize, zeros: bool) -> Self {
-        let page = os::page_size();
-        let first = start.addr().get().next_multiple_of(page);
-        let end = (start.addr().get() + bytes) & !(page - 1);
+        let first = start.addr().get().next_multiple_of(Self::GRAIN);
+        let end = (start.addr().get() + bytes) & !(Self::GRAIN - 1);
         let bytes = end.saturating_sub(first);
-        let mut free = Free { first: ptr::null_mut(), bytes: 0 };
+        let mut free = Ranges { first: ptr::null_mut(), bytes: 0 };
         if bytes > 0 {
             let range = start.as_ptr().with_addr(first);
             // Pieces are made anew from addresses, in which the buffer's provenance must be found.
             range.expose_provenance();
-            // SAFETY: whole pages of the caller's memory.
-            unsafe { free.insert(range, bytes, zeros) };
+            // SAFETY: whole grains of the caller's memory.
+            let listed = unsafe { free.insert(range, bytes, zeros) };
+            debug_assert!(listed);
         }
-        Self { start: first, bytes, free: Mutex::new(free) }
+        Self { start: first, bytes, free: PlainLock::new(free) }
     }
 
-    /// Bytes of the whole region, in whole pages.
+    /// Bytes of the whole region, in whole grains of 512 bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -99,29 +122,39 @@ impl FixedRegion {
         (self.start..self.start + self.bytes).contains(&address.addr())
     }
 
-    fn lock(&self) -> crate::sync::MutexGuard<'_, Free> {
-        // Nothing panics under the lock.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Address of the first byte.
+    pub(crate) fn start(&self) -> usize {
+        self.start
+    }
+
+    /// The free ranges, for whoever has the region alone.
+    pub(crate) fn ranges(&mut self) -> &mut Ranges {
+        self.free.get_mut()
+    }
+
+    fn lock(&self) -> PlainGuard<'_, Ranges> {
+        self.free.lock()
     }
 }
 
-impl Free {
-    /// Cuts a range out; whether it is zeros but for the heads that lay in it.
-    fn take(&mut self, bytes: usize, align: usize) -> Option<(*mut u8, bool)> {
-        let from_top = align <= os::page_size();
+impl Ranges {
+    /// Cuts a range out, and says whether it is all zeros. Both are multiples of the grain.
+    pub(crate) fn take(&mut self, bytes: usize, align: usize, end: End) -> Option<(*mut u8, bool)> {
         let mut found: Option<(*mut *mut Range, usize)> = None;
         let mut link: *mut *mut Range = &mut self.first;
         // SAFETY: the list's ranges are ours under the lock, and each starts with its head.
         unsafe {
             while let Some(range) = (*link).as_ref() {
                 let start = (*link).addr();
-                let end = start + range.bytes;
-                if from_top {
-                    if range.bytes >= bytes {
-                        found = Some((link, end - bytes));
+                let past = start + range.bytes;
+                if range.bytes < bytes {
+                } else if end == End::High {
+                    let at = (past - bytes) & !(align - 1);
+                    if at >= start {
+                        found = Some((link, at));
                     }
                 } else if let Some(at) = start.checked_next_multiple_of(align)
-                    && at.checked_add(bytes).is_some_and(|sum| sum <= end)
+                    && at <= past - bytes
                 {
                     found = Some((link, at));
                     break;
@@ -129,6 +162,42 @@ impl Free {
                 link = &raw mut (**link).next;
             }
             let (link, at) = found?;
+            Some(self.cut(link, at, bytes))
+        }
+    }
+
+    /// Cuts the `bytes` at `start` out if they are free; whether they were.
+    pub(crate) fn take_at(&mut self, start: *mut u8, bytes: usize) -> bool {
+        let mut link: *mut *mut Range = &mut self.first;
+        // SAFETY: the list's ranges are ours under the lock, and each starts with its head.
+        unsafe {
+            while let Some(range) = (*link).as_ref() {
+                let at = (*link).addr();
+                if at > start.addr() {
+                    return false;
+                }
+                // No sum: what is asked for may be anything.
+                if start.addr() - at < range.bytes {
+                    let fits = range.bytes - (start.addr() - at) >= bytes;
+                    if fits {
+                        self.cut(link, start.addr(), bytes);
+                    }
+                    return fits;
+                }
+                link = &raw mut (**link).next;
+            }
+        }
+        false
+    }
+
+    /// Cuts `bytes` at `at` out of the range that `link` leads to; where they are, and whether they are
+    /// all zeros.
+    ///
+    /// # Safety
+    /// The caller has the list, `link` is one of it, and the bytes lie in its range.
+    unsafe fn cut(&mut self, link: *mut *mut Range, at: usize, bytes: usize) -> (*mut u8, bool) {
+        // SAFETY: by contract.
+        unsafe {
             let range = *link;
             let Range { bytes: had, next, zeros } = range.read();
             // What was the head is no zeros yet.
@@ -138,22 +207,20 @@ impl Free {
             let base = range.cast::<u8>();
             let before = at - base.addr();
             let after = had - before - bytes;
-            if after > 0 {
-                self.insert(base.add(before + bytes), after, zeros);
-            }
-            if before > 0 {
-                self.insert(base, before, zeros);
-            }
-            Some((base.add(before), zeros))
+            let listed = (after == 0 || self.insert(base.add(before + bytes), after, zeros))
+                && (before == 0 || self.insert(base, before, zeros));
+            debug_assert!(listed, "the rest of a free range overlaps another");
+            (base.add(before), zeros)
         }
     }
 
-    /// Puts a range into the list and joins it with its neighbours.
+    /// Puts a range into the list and joins it with its neighbours. Returns false, and does nothing,
+    /// if a part of it is there already.
     ///
     /// # Safety
-    /// Whole pages, exclusive, in no listed range.
-    unsafe fn insert(&mut self, start: *mut u8, bytes: usize, zeros: bool) {
-        self.bytes += bytes;
+    /// Whole grains of the region, exclusive.
+    #[must_use]
+    pub(crate) unsafe fn insert(&mut self, start: *mut u8, bytes: usize, zeros: bool) -> bool {
         let mut link: *mut *mut Range = &mut self.first;
         let mut below: *mut Range = ptr::null_mut();
         // SAFETY: as in `take`; the new range is the caller's to give.
@@ -162,6 +229,12 @@ impl Free {
                 below = *link;
                 link = &raw mut (**link).next;
             }
+            let overlaps = !below.is_null() && start.addr() - below.addr() < (*below).bytes
+                || !(*link).is_null() && (*link).addr() - start.addr() < bytes;
+            if overlaps {
+                return false;
+            }
+            self.bytes += bytes;
             let range = start.cast::<Range>();
             range.write(Range { bytes, next: *link, zeros });
             *link = range;
@@ -170,6 +243,7 @@ impl Free {
                 Self::join(below);
             }
         }
+        true
     }
 
     /// Joins a range with the next one if they touch.
@@ -197,7 +271,8 @@ impl Free {
 // list only.
 unsafe impl Backing for FixedRegion {
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
-        let (start, zeros) = self.lock().take(bytes, align)?;
+        let end = if align <= os::page_size() { End::High } else { End::Low };
+        let (start, zeros) = self.lock().take(bytes, align, end)?;
         if !zeros {
             // SAFETY: just cut out, so nobody else's.
             unsafe { start.write_bytes(0, bytes) };
@@ -207,7 +282,9 @@ unsafe impl Backing for FixedRegion {
 
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) {
         // SAFETY: the caller gives the range up, whole pages of it.
-        unsafe { self.lock().insert(start.as_ptr(), bytes, false) };
+        if !unsafe { self.lock().insert(start.as_ptr(), bytes, false) } {
+            os::fatal(format_args!("a range was given back twice to a region: {start:p}"));
+        }
     }
 
     unsafe fn purge(&self, _: NonNull<u8>, _: usize) -> bool {
@@ -242,7 +319,9 @@ mod tests {
         let bytes = pages * os::page_size();
         let buffer = Box::leak(Box::new_uninit_slice(bytes + os::page_size()));
         BUFFERS.lock().unwrap().push(buffer.as_ptr().expose_provenance());
-        FixedRegion::new(buffer)
+        let start =
+            buffer.as_ptr().addr().next_multiple_of(os::page_size()) - buffer.as_ptr().addr();
+        FixedRegion::new(&mut buffer[start..start + bytes])
     }
 
     proptest! {

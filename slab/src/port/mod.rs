@@ -9,27 +9,38 @@
 //! | [`System`], [`Mimalloc`](PassThrough), any [`PassThrough`] | ranges of another allocator | passed through |
 //! | [`FixedRegion`] | a buffer of the caller's | |
 //! | [`Heap`](crate::Heap), [`Flagstone`](crate::Flagstone) | | from shards |
+//! | [`EmbeddedHeap`](crate::embedded::EmbeddedHeap) | | from a [`FixedRegion`] |
 //! | [`FailAfter`] of any | refuses from the N-th request on, or the N-th alone | the same |
 //! | [`Tracing`] of any | knows what is out, and whence | the same |
 
 mod block;
+#[cfg(feature = "std")]
 mod fail_after;
 mod fixed_region;
+#[cfg(feature = "std")]
 mod os_pages;
+#[cfg(feature = "std")]
 mod pass_through;
+#[cfg(feature = "std")]
 mod tracing;
 
-use std::ptr::NonNull;
+use core::ptr::NonNull;
+#[cfg(feature = "std")]
 use std::sync::Arc;
 
 pub(crate) use block::no_bytes;
 pub use block::{AllocError, BlockPort};
+#[cfg(feature = "std")]
 pub use fail_after::{FailAfter, FailAfterEnvError};
+pub(crate) use fixed_region::End;
 pub use fixed_region::FixedRegion;
+#[cfg(feature = "std")]
 pub use os_pages::OsPages;
 #[cfg(feature = "mimalloc")]
 pub use pass_through::Mimalloc;
+#[cfg(feature = "std")]
 pub use pass_through::{PassThrough, System};
+#[cfg(feature = "std")]
 pub use tracing::{Leak, Tracing};
 
 /// A source of page ranges.
@@ -144,4 +155,6 @@ macro_rules! backing_behind_a_pointer {
     )*};
 }
 
-backing_behind_a_pointer!(&B, Box<B>, Arc<B>);
+backing_behind_a_pointer!(&B);
+#[cfg(feature = "std")]
+backing_behind_a_pointer!(Box<B>, Arc<B>);

@@ -7,8 +7,14 @@
 //! Grow and shrink go through the port's resize: in place within a size class, by moving pages for
 //! large blocks, by copying else, also where the alignment changes.
 
-use super::{Flagstone, Heap, OwnedHeap, SharedHeap};
-use crate::port::{Backing, BlockPort, FailAfter, PassThrough, Tracing};
+#[cfg(not(flagstone_loom))]
+use crate::embedded::EmbeddedHeap;
+use crate::port::BlockPort;
+#[cfg(feature = "std")]
+use crate::{
+    heap::{Flagstone, Heap, OwnedHeap, SharedHeap},
+    port::{Backing, FailAfter, PassThrough, Tracing},
+};
 
 /// Implements an `Allocator` trait for a type that is a port.
 macro_rules! allocator {
@@ -98,17 +104,28 @@ macro_rules! version {
     ($module:ident, $feature:literal, $api:ident) => {
         #[cfg(feature = $feature)]
         mod $module {
-            use std::alloc::{GlobalAlloc, Layout};
-            use std::ptr::NonNull;
+            #[cfg(feature = "std")]
+            use core::alloc::GlobalAlloc;
+            use core::alloc::Layout;
+            use core::ptr::NonNull;
 
             use super::*;
 
+            #[cfg(not(flagstone_loom))]
+            allocator!($api, [] EmbeddedHeap);
+            #[cfg(feature = "std")]
             allocator!($api, [] Heap);
+            #[cfg(feature = "std")]
             allocator!($api, [B: Backing + 'static] OwnedHeap<B>);
+            #[cfg(feature = "std")]
             allocator!($api, [B: Backing + 'static] SharedHeap<B>);
+            #[cfg(feature = "std")]
             allocator!($api, [] Flagstone);
+            #[cfg(feature = "std")]
             allocator!($api, [G: GlobalAlloc] PassThrough<G>);
+            #[cfg(feature = "std")]
             allocator!($api, [P: BlockPort] FailAfter<P>);
+            #[cfg(feature = "std")]
             allocator!($api, [P: BlockPort] Tracing<P>);
         }
     };
