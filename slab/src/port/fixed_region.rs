@@ -123,11 +123,13 @@ impl FixedRegion {
     }
 
     /// Address of the first byte.
+    #[cfg(not(flagstone_loom))]
     pub(crate) fn start(&self) -> usize {
         self.start
     }
 
     /// The free ranges, for whoever has the region alone.
+    #[cfg(not(flagstone_loom))]
     pub(crate) fn ranges(&mut self) -> &mut Ranges {
         self.free.get_mut()
     }
@@ -167,6 +169,7 @@ impl Ranges {
     }
 
     /// Cuts the `bytes` at `start` out if they are free; whether they were.
+    #[cfg(not(flagstone_loom))]
     pub(crate) fn take_at(&mut self, start: *mut u8, bytes: usize) -> bool {
         let mut link: *mut *mut Range = &mut self.first;
         // SAFETY: the list's ranges are ours under the lock, and each starts with its head.

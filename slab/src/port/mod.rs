@@ -32,6 +32,7 @@ pub(crate) use block::no_bytes;
 pub use block::{AllocError, BlockPort};
 #[cfg(feature = "std")]
 pub use fail_after::{FailAfter, FailAfterEnvError};
+#[cfg(not(flagstone_loom))]
 pub(crate) use fixed_region::End;
 pub use fixed_region::FixedRegion;
 #[cfg(feature = "std")]

@@ -28,8 +28,9 @@ static mut BUFFER: [MaybeUninit<u8>; 256 << 10] = [MaybeUninit::uninit(); 256 <<
 
 #[unsafe(no_mangle)]
 fn program_main() -> u8 {
+    let buffer = &raw mut BUFFER;
     // SAFETY: the one use of the buffer.
-    let buffer = unsafe { &mut *(&raw mut BUFFER) };
+    let buffer = unsafe { &mut *buffer };
     // An odd start and an odd length.
     if HEAP.give(FixedRegion::new(&mut buffer[3..])).is_err() {
         return 1;

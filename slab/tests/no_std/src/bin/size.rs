@@ -19,8 +19,9 @@ static mut BUFFER: [MaybeUninit<u8>; 256 << 10] = [MaybeUninit::uninit(); 256 <<
 
 #[unsafe(no_mangle)]
 fn program_main() -> u8 {
+    let buffer = &raw mut BUFFER;
     // SAFETY: the one use of the buffer.
-    let buffer = unsafe { &mut *(&raw mut BUFFER) };
+    let buffer = unsafe { &mut *buffer };
     if HEAP.give(FixedRegion::new(buffer)).is_err() {
         return 1;
     }
