@@ -64,6 +64,10 @@ soak:
 preload:
     .ci/run preload
 
+# The embedded profile without std, and what allocators cost a program that hardly allocates.
+embedded:
+    .ci/run embedded
+
 # Stress tests, by name and for a bounded time.
 stress:
     .ci/run stress
