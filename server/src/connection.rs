@@ -118,12 +118,12 @@ impl Connection {
             }
             if self.session.out.is_empty() {
                 self.session.output_written();
-                let more_messages =
-                    self.session.subscriptions() > 0 && self.session.client.mailbox.has_messages();
-                if self.session.ending && !more_messages {
+                let subscribed = self.session.subscriptions() > 0;
+                let mailbox = &self.session.client.mailbox;
+                if self.session.ending && (!subscribed || mailbox.close_if_empty()) {
                     return Closing::Finished;
                 }
-                if more_messages {
+                if subscribed && mailbox.has_messages() {
                     continue;
                 }
             }

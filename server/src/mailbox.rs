@@ -149,6 +149,15 @@ impl Mailbox {
         (contents.messages.len(), contents.bytes)
     }
 
+    /// Takes nothing any more, unless messages wait: their publishers were told that they were taken.
+    /// False if some do.
+    #[must_use]
+    pub fn close_if_empty(&self) -> bool {
+        let mut contents = self.contents.lock();
+        contents.closed |= contents.messages.is_empty();
+        contents.closed
+    }
+
     /// Takes nothing any more. The connection calls it when it ends.
     pub fn close(&self) {
         let mut contents = self.contents.lock();
@@ -255,6 +264,17 @@ mod tests {
         mailbox.order(Order::UnblockTimeout);
         assert_eq!(mailbox.take_order(), Some(Order::Kill));
         assert_eq!(mailbox.take_order(), None);
+        assert_eq!(mailbox.post(message(1), LIMIT), Post::Closed);
+    }
+
+    #[test]
+    fn a_mailbox_with_messages_does_not_close() {
+        let mailbox = mailbox();
+        assert_eq!(mailbox.post(message(1), LIMIT), Post::Taken);
+        assert!(!mailbox.close_if_empty());
+        assert_eq!(mailbox.post(message(1), LIMIT), Post::Taken, "it is as it was");
+        mailbox.take_messages(|_| true);
+        assert!(mailbox.close_if_empty());
         assert_eq!(mailbox.post(message(1), LIMIT), Post::Closed);
     }
 

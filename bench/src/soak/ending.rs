@@ -7,6 +7,7 @@
 //! What is sent later may or may not be answered. There is no persistence: data does not survive.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -135,6 +136,8 @@ pub fn terminate(target: &mut Target, plan: &Plan, ledger: &Ledger, kill: bool) 
     let lock = |count: &Mutex<u64>| *count.lock().unwrap_or_else(PoisonError::into_inner);
     let mut due = Vec::new();
     let mut last_moment = Vec::new();
+    let told = Mutex::new(0);
+    let mut published = Ok(0);
     let written: Vec<io::Result<Written>> = thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
             .map(|id| {
@@ -142,6 +145,8 @@ pub fn terminate(target: &mut Target, plan: &Plan, ledger: &Ledger, kill: bool) 
                 scope.spawn(move || write(Wire::connect(resp)?, id, sent, pulse))
             })
             .collect();
+        let (told, pulse) = (&told, &pulse);
+        let publisher = scope.spawn(move || publish(resp, told, pulse));
         // Every writer is under way.
         let started = Instant::now();
         while started.elapsed() < PATIENCE && sent.iter().any(|sent| lock(sent) < AHEAD) {
@@ -161,6 +166,7 @@ pub fn terminate(target: &mut Target, plan: &Plan, ledger: &Ledger, kill: bool) 
         pulse.stop();
         let written = writers.into_iter().map(|writer| writer.join().expect("it does not panic"));
         let written = written.collect();
+        published = publisher.join().expect("it does not panic");
         signal.map(|()| written)
     })?;
     for (id, (written, due)) in written.into_iter().zip(due).enumerate() {
@@ -177,6 +183,17 @@ pub fn terminate(target: &mut Target, plan: &Plan, ledger: &Ledger, kill: bool) 
             },
         );
     }
+    let told = lock(&told);
+    ledger.judge(
+        Check::Termination,
+        match published {
+            Ok(received) if received >= told => Ok(()),
+            Ok(received) => {
+                Err(format!("{told} messages were taken for a subscriber that got {received}"))
+            }
+            Err(error) => Err(format!("a subscriber: {error}")),
+        },
+    );
     let status = target.wait()?;
     let complaints = target.complaints();
     let orderly = if !status.success() {
@@ -252,6 +269,34 @@ fn write(mut wire: Wire, id: usize, sent: &Mutex<u64>, pulse: &Pulse) -> io::Res
     });
     written.sent = *sent.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(written)
+}
+
+/// Publishes until the pulse, to one subscriber that reads to the end: `told` is how many messages the
+/// server said it had taken for it, the result how many came.
+fn publish(resp: SocketAddr, told: &Mutex<u64>, pulse: &Pulse) -> io::Result<u64> {
+    const CHANNEL: &[u8] = b"soak:last";
+    let mut subscriber = Wire::connect(resp)?;
+    subscriber.ask(&[b"SUBSCRIBE", CHANNEL])?;
+    let mut publisher = Wire::connect(resp)?;
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            // Ends with its connection: the server drains publishers as well.
+            while !pulse.is_stopped()
+                && let Ok(Frame::Integer(receivers)) =
+                    publisher.ask(&[b"PUBLISH", CHANNEL, &[b'm'; 200]])
+            {
+                *told.lock().unwrap_or_else(PoisonError::into_inner) += receivers as u64;
+            }
+        });
+        let mut received = 0;
+        loop {
+            match subscriber.receive_within(PATIENCE)? {
+                Received::Frame(_) => received += 1,
+                Received::End => return Ok(received),
+                Received::Silence => return Err(io::Error::other("neither a message nor the end")),
+            }
+        }
+    })
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ use watch::Watched;
 
 /// Time between two readings of the resident set.
 const READ_EVERY: Duration = Duration::from_millis(200);
+/// Servers that are started, loaded and told to end after the one that was soaked.
+const FURTHER_ENDS: usize = 5;
 /// Time for free pages to go back to the system: three times the heap's decay.
 const RETURNED: Duration = Duration::from_secs(3);
 /// The tests that redis-benchmark runs: what they push they also pop.
@@ -104,12 +106,23 @@ pub fn soak(
     if target.ended()?.is_none() {
         ending::terminate(&mut target, plan, &ledger, plan.injects(Injected::Kill))?;
     }
+    no_panic(&target, &ledger);
+    drop(target);
+    // A soak ends once; what the end may lose takes more than one.
+    for end in 0..FURTHER_ENDS {
+        let mut target = Target::start(binary, &folder.join(format!("end-{end}")))?;
+        ending::terminate(&mut target, plan, &ledger, plan.injects(Injected::Kill))?;
+        no_panic(&target, &ledger);
+    }
+    outcome.checks = ledger.entries();
+    Ok(outcome)
+}
+
+fn no_panic(target: &Target, ledger: &Ledger) {
     let complaints = target.complaints();
     if complaints.contains("panicked") {
         ledger.broke(Check::Alive, format!("standard error: {}", complaints.trim()));
     }
-    outcome.checks = ledger.entries();
-    Ok(outcome)
 }
 
 /// All clients at work, round after round.
