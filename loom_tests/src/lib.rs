@@ -18,6 +18,7 @@
 #![cfg(flagstone_loom)]
 
 pub mod pages;
+pub mod heap;
 
 use std::sync::{Arc, Mutex};
 

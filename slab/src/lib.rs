@@ -77,6 +77,12 @@ pub mod model {
     pub use crate::shard::inbox::{Inbox, Post};
     pub use crate::shard::lease::{Lease, LeaseWord, Take, Unpark};
     pub use crate::sync::watched::{gone, look, write};
+
+    /// A thread of a model ends.
+    pub fn end_thread() {
+        crate::thread::give_back();
+        crate::heap::local::end_thread();
+    }
     pub use crate::typed::protocol::{Directory, PagePointer, Removal, SlotWord};
     pub use crate::walk::{WalkLinks, WalkList, Walked};
 }

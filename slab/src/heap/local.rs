@@ -234,3 +234,9 @@ extern "C" fn on_exit(_: *mut libc::c_void) {
     leases::end();
     give_back();
 }
+
+/// A thread of a model ends: what the system does for others (see `os::arm_thread_exit`).
+#[cfg(flagstone_loom)]
+pub(crate) fn end_thread() {
+    on_exit(ptr::null_mut());
+}

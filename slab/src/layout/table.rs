@@ -157,6 +157,10 @@ impl ClassTable {
 
     /// The default table: steps of at most 12.5 % from 16 bytes to 512 KiB.
     pub const fn standard() -> ClassTable {
+        if cfg!(flagstone_loom) {
+            // As large as models can have it.
+            return Self::SMALL_POOL;
+        }
         let mut sizes = [0; CLASSES];
         let mut class = 0;
         while class < CLASSES {

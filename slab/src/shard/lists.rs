@@ -155,7 +155,7 @@ impl Shard {
             let slab = &*slab;
             let class = slab.class.get() as usize;
             slab.watch_for_empty();
-            if slab.out() > 0 {
+            if slab.out() > 0 && !cfg!(flagstone_weaken = "slab_not_empty") {
                 if !slab.listed.replace(true) {
                     self.partial[class].push(slab);
                 }
