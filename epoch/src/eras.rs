@@ -6,7 +6,7 @@
 //! the two waits sends new batches to the parity that is already done, so the waits end (rule B2).
 //! The two counters and the flip are those of sleepable RCU (SRCU, McKenney 2006).
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, weakened};
 
 /// The parity of the era that a batch entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Drain {
     /// True once every batch that entered before [`start`](Self::start) has left.
     pub fn poll(&mut self, eras: &Eras) -> bool {
         if !self.flipped {
-            let skip = cfg!(flagstone_weaken = "barrier_one_parity");
+            let skip = weakened("barrier_one_parity");
             if !skip && !eras.is_drained(self.era.other()) {
                 return false;
             }

@@ -15,7 +15,7 @@
 //! Tokens are the polled grace periods of RCU (`get_state_synchronize_rcu`, `poll_state_...`): taking
 //! one allocates nothing and needs no participant.
 
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence, weakened};
 
 /// A promise to be asked later whether every guard held when it was made is gone.
 ///
@@ -63,7 +63,7 @@ impl Periods {
 
     /// The period that a caller has to wait for whose unlinking comes before this call.
     pub fn awaited(&self) -> u64 {
-        if !cfg!(flagstone_weaken = "grace_no_fence") {
+        if !weakened("grace_no_fence") {
             // SeqCst: orders the caller's unlinking before the load below. It pairs with the fence
             // in crossbeam's pin: a reader whose fence comes first is pinned, in plain sight of the
             // launch that follows our load; a reader whose fence comes later sees the unlinking and
@@ -73,7 +73,7 @@ impl Periods {
         // Relaxed: the value read comes before the launch of the period returned, in the
         // modification order of `started`, and the launcher's own fence stands after that launch.
         let started = self.started.load(Ordering::Relaxed);
-        if cfg!(flagstone_weaken = "grace_running_period") && self.completed() < started {
+        if weakened("grace_running_period") && self.completed() < started {
             return started;
         }
         started + 1

@@ -6,7 +6,7 @@
 //! read-modify-write off the path of a single retire; what a batch did not use goes back when it is
 //! handed over.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, weakened};
 
 /// The account of reserved bytes.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Ledger {
                 Some(sum) if sum <= self.limit => sum,
                 _ => return Err(reserved),
             };
-            if cfg!(flagstone_weaken = "ledger_check_then_store") {
+            if weakened("ledger_check_then_store") {
                 self.reserved.store(sum, Ordering::Relaxed);
                 return Ok(());
             }

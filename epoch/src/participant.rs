@@ -31,7 +31,7 @@ use crate::memory::{self, BAG, HANDLE, OutOfMemory, Reserve};
 use crate::reclaiming;
 use crate::registry::{self, Record, Stay};
 use crate::stats::Tally;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, weakened};
 
 /// Times that one hand-over pushes on when pending bytes are above the watermark.
 const HELP_STEPS: u32 = 4;
@@ -445,7 +445,7 @@ impl Participant {
         // 2. Rule R3: the objects may be reclaimed on any thread; what else the closure holds is
         //    `Send`.
         unsafe {
-            if cfg!(flagstone_weaken = "batch_without_grace") {
+            if weakened("batch_without_grace") {
                 batch.reclaim();
             } else {
                 guard.defer_unchecked(move || batch.reclaim());

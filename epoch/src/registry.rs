@@ -10,7 +10,7 @@ use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
 use crate::stats::Counter;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, weakened};
 
 /// What others may know of one participant.
 ///
@@ -235,7 +235,7 @@ impl Record {
         self.asked.store(false, Ordering::Relaxed);
         self.handed_bytes.add(bytes);
         // Last, with release: pairs with the acquire in `handed_blocks`.
-        if cfg!(flagstone_weaken = "handed_relaxed") {
+        if weakened("handed_relaxed") {
             self.handed_blocks.add(blocks);
         } else {
             self.handed_blocks.add_release(blocks);
@@ -258,7 +258,7 @@ impl Record {
     pub fn release(&self) {
         debug_assert!(!self.stay().is_inside(), "released inside a guard");
         debug_assert_eq!(self.open(), (0, 0), "released with an open batch");
-        let ordering = if cfg!(flagstone_weaken = "record_release_relaxed") {
+        let ordering = if weakened("record_release_relaxed") {
             Ordering::Relaxed
         } else {
             // Release: pairs with the acquire in `try_claim`. The next owner adds to the counters

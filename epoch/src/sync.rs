@@ -44,3 +44,17 @@ mod imp {
 }
 
 pub(crate) use imp::*;
+
+/// Whether the negative control of this name is on. It may be in builds with `--cfg flagstone_weaken`,
+/// which nothing but `loom_tests/run.sh` makes: there `FLAGSTONE_WEAKEN` says which. Else a constant.
+#[cfg(not(flagstone_weaken))]
+#[inline(always)]
+pub(crate) const fn weakened(_control: &str) -> bool {
+    false
+}
+
+#[cfg(flagstone_weaken)]
+pub(crate) fn weakened(control: &str) -> bool {
+    static NAME: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    NAME.get_or_init(|| std::env::var("FLAGSTONE_WEAKEN").ok()).as_deref() == Some(control)
+}

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::domain::{Core, Domain};
 use crate::grace::{Grace, GraceToken, Periods};
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, weakened};
 
 /// The wakers of a domain.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Waiters {
         self.leave_waker(period, ticket, waker);
         // After the lock. If the completer took the wakers out before ours was there, its mark comes
         // before its lock, and that before ours: we see it. If it takes them out later, it finds ours.
-        !cfg!(flagstone_weaken = "waiter_no_recheck") && periods.completed() >= period
+        !weakened("waiter_no_recheck") && periods.completed() >= period
     }
 
     fn leave_waker(&self, period: u64, ticket: &mut Option<u64>, waker: &Waker) {

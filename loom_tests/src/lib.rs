@@ -5,10 +5,14 @@
 //! - `RUSTFLAGS="--cfg flagstone_loom" cargo test -p flagstone-loom-tests --release` runs the models;
 //! - `loom_tests/run.sh` runs them and then each negative control, which must fail.
 //!
-//! Every model names its controls in its head, one line `//! control: name` each. A control is the
-//! same model over a protocol that is wrong on purpose: `--cfg flagstone_weaken="name"` weakens one
-//! ordering or drops one check in the crate under test. A model without a control proves little: loom
-//! can end a model early and call it passed, or not explore the interleaving that matters.
+//! Every model names its controls in its head, one line `//! control: name: message` each. A control is
+//! the same model over a protocol that is wrong on purpose: one ordering is weakened or one check dropped
+//! where the crate under test asks for `weakened("name")`, which only builds with `--cfg flagstone_weaken`
+//! can be. It has to fail, and the first failure has to say the message. A model without a control proves
+//! little: loom can end a model early and call it passed, or not explore the interleaving that matters.
+//!
+//! Models with names in `heap_` run a whole heap; see [`heap`]. `docs/verification.md` maps the rules of
+//! the invariants pages to models and controls.
 //!
 //! A model over a whole `Domain` also needs `--cfg crossbeam_loom`, without which crossbeam-epoch runs
 //! on std's atomics, unseen. Such a model says `//! needs: crossbeam_loom`, and the script obliges.
@@ -17,8 +21,8 @@
 //! not go through a crate's `sync` facade. Sequentially consistent accesses count as acquire-release.
 #![cfg(flagstone_loom)]
 
-pub mod pages;
 pub mod heap;
+pub mod pages;
 
 use std::sync::{Arc, Mutex};
 

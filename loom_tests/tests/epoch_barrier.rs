@@ -4,8 +4,8 @@
 //! barrier flips eras and another waits for that very batch. The waiting one begins with the handed
 //! count, as `Domain::barrier` does, because the batch may still be open when it starts.
 //!
-//! control: handed_relaxed
-//! control: barrier_one_parity
+//! control: handed_relaxed: Causality violation
+//! control: barrier_one_parity: Causality violation
 #![cfg(flagstone_loom)]
 
 use flagstone_epoch::protocol::{Drain, Eras, Registry};

@@ -6,7 +6,7 @@
 //! loom's leak check covers the domain's own end.
 //!
 //! needs: crossbeam_loom
-//! control: batch_without_grace
+//! control: batch_without_grace: Causality violation
 #![cfg(all(flagstone_loom, crossbeam_loom))]
 
 use flagstone_epoch::Domain;

@@ -5,8 +5,8 @@
 //! The writer unlinks an object, takes a token, and frees the object when the token is over, while
 //! another thread drives periods of its own.
 //!
-//! control: grace_no_fence
-//! control: grace_running_period
+//! control: grace_no_fence: Causality violation
+//! control: grace_running_period: Causality violation
 #![cfg(flagstone_loom)]
 
 use flagstone_epoch::protocol::Periods;

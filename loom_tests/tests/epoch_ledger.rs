@@ -1,6 +1,6 @@
 //! The hard limit: reservations never pass it, whoever reserves and releases at once.
 //!
-//! control: ledger_check_then_store
+//! control: ledger_check_then_store: released 6 of 0 reserved bytes
 #![cfg(flagstone_loom)]
 
 use flagstone_epoch::protocol::Ledger;

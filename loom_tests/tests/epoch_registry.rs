@@ -3,7 +3,7 @@
 //! Two threads each claim a record, retire one object, hand it over and give the record back; they may
 //! get the same record one after the other. Nothing that either counted is lost.
 //!
-//! control: record_release_relaxed
+//! control: record_release_relaxed: a count was lost
 #![cfg(flagstone_loom)]
 
 use flagstone_epoch::protocol::Registry;

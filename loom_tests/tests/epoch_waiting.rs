@@ -3,7 +3,7 @@
 //! One thread completes a period, the other leaves a waker for it. A waiter that was told to sleep has
 //! been woken once both are done; loom explores the completion before, between and after.
 //!
-//! control: waiter_no_recheck
+//! control: waiter_no_recheck: asleep for ever
 #![cfg(flagstone_loom)]
 
 use std::sync::Arc as StdArc;

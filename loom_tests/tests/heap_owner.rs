@@ -6,9 +6,9 @@
 //! more, or ask a bucket that has just given it away: it is passed on, and gets there (rules O1, B1,
 //! F1, H1). In the second test a thread without a shard routes its free by itself.
 //!
-//! control: drain_not_asked
-//! control: bucket_not_asked
-//! control: lease_release
+//! control: drain_not_asked: Causality violation
+//! control: bucket_not_asked: Causality violation
+//! control: lease_release: Causality violation
 #![cfg(flagstone_loom)]
 
 use std::alloc::Layout;

@@ -5,8 +5,8 @@
 //! another class, which may be cut from the same slice. Until the block in flight is back its slab is
 //! in use, so what the other thread reads of it, its slice, class and owner, stays (rules S2, S3, O1, F1).
 //!
-//! control: slab_not_empty
-//! control: inbox_post
+//! control: slab_not_empty: Causality violation
+//! control: inbox_post: Causality violation
 #![cfg(flagstone_loom)]
 
 use std::alloc::Layout;

@@ -5,9 +5,9 @@
 //! take two pages of three, one of them gives back and takes again, and a third's request is refused by
 //! the backing.
 //!
-//! control: cap_look_then_add
-//! control: cap_no_rollback
-//! control: cap_release_first
+//! control: cap_look_then_add: bytes mapped
+//! control: cap_no_rollback: what is held is what is mapped
+//! control: cap_release_first: bytes mapped
 #![cfg(flagstone_loom)]
 
 use std::ptr::NonNull;

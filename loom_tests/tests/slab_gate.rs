@@ -4,9 +4,9 @@
 //! reader of statistics, enter by generation or turn away; the owner closes, finds the heap empty, and
 //! takes it down. The owner does not spin, as models must not: it looks a few times and gives up.
 //!
-//! control: gate_enter_fence
-//! control: gate_close_fence
-//! control: gate_leave
+//! control: gate_enter_fence: Causality violation
+//! control: gate_close_fence: Causality violation
+//! control: gate_leave: Causality violation
 #![cfg(flagstone_loom)]
 
 use flagstone_loom_tests::{model, spawn};

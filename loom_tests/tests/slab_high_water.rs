@@ -7,9 +7,9 @@
 //! 2. After an earlier peak, which keeps a shard from asking, one shard allocates and tells, while two
 //!    readers each start a window.
 //!
-//! control: marks_told_relaxed
-//! control: marks_raised_by_store
-//! control: marks_reset_by_store
+//! control: marks_told_relaxed: the marks hold the peak
+//! control: marks_raised_by_store: the marks hold the peak
+//! control: marks_reset_by_store: a window lost what is in use in it
 #![cfg(flagstone_loom)]
 
 use flagstone_loom_tests::{model, spawn};

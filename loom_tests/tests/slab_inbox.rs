@@ -4,8 +4,8 @@
 //! twice while they post and once more when they are done (post against post against drain). One
 //! of the posts is a list of two.
 //!
-//! control: inbox_post
-//! control: inbox_take
+//! control: inbox_post: Causality violation
+//! control: inbox_take: Causality violation
 #![cfg(flagstone_loom)]
 
 use flagstone_loom_tests::{Crossing, model, spawn};

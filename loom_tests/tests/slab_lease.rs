@@ -4,9 +4,9 @@
 //! back, and ends; another wants an idle shard; the scavenger claims. Whoever is refused goes on
 //! without (exit, adoption, park, unpark, claim).
 //!
-//! control: lease_acquire
-//! control: lease_release
-//! control: lease_take
+//! control: lease_acquire: Causality violation
+//! control: lease_release: Causality violation
+//! control: lease_take: Causality violation
 #![cfg(flagstone_loom)]
 
 use flagstone_loom_tests::{model, spawn};

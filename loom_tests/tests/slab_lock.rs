@@ -3,8 +3,8 @@
 //! The real counted lock, on a clock that makes every wait a contended one. Two threads take it, one of
 //! them twice, while a reader without it takes two snapshots.
 //!
-//! control: counter_written_relaxed
-//! control: counter_read_relaxed
+//! control: counter_written_relaxed: one wait longer than all
+//! control: counter_read_relaxed: one wait longer than all
 #![cfg(flagstone_loom)]
 
 use flagstone_loom_tests::{Crossing, model, spawn};

@@ -5,9 +5,9 @@
 //! purge and an unmapping write to what they give back. Two threads take a slab and give it back; a
 //! third gives everything back that is free, twice. A pool keeps no spare segment here.
 //!
-//! control: pool_purges_what_it_lists
-//! control: pool_unmaps_in_use
-//! control: pool_unmaps_listed
+//! control: pool_purges_what_it_lists: everything is given back
+//! control: pool_unmaps_in_use: Causality violation
+//! control: pool_unmaps_listed: write to what is not mapped
 #![cfg(flagstone_loom)]
 
 use flagstone_loom_tests::pages::Pages;

@@ -4,9 +4,9 @@
 //! every segment that they find, while another thread gives a segment back. Whatever has to wait for
 //! walkers is given back by the last of them, or by whoever let it wait: nothing waits for good.
 //!
-//! control: walk_no_fence
-//! control: walk_not_asked
-//! control: walk_end_fence
+//! control: walk_no_fence: read of what is not mapped
+//! control: walk_not_asked: read of what is not mapped
+//! control: walk_end_fence: a segment waits for nobody
 #![cfg(flagstone_loom)]
 
 use flagstone_loom_tests::pages::Pages;

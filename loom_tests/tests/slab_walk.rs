@@ -4,8 +4,8 @@
 //! other thread takes the second of two nodes out and, if nobody can be at it, writes to it as unmapping
 //! would. Otherwise it waits for the last walker to say so.
 //!
-//! control: walk_no_fence
-//! control: walk_not_asked
+//! control: walk_no_fence: Causality violation
+//! control: walk_not_asked: Causality violation
 #![cfg(flagstone_loom)]
 
 use flagstone_loom_tests::{model, spawn};

@@ -3,9 +3,9 @@
 //! One thread adds a page; another asks for any number, without having been told anything. It finds
 //! nothing, or a page whose slots are initialised.
 //!
-//! control: typed_page_publish
-//! control: typed_page_lookup
-//! control: typed_level
+//! control: typed_page_publish: Causality violation
+//! control: typed_page_lookup: Causality violation
+//! control: typed_level: Causality violation
 #![cfg(flagstone_loom)]
 
 use std::ptr::NonNull;

@@ -5,7 +5,7 @@
 //! four slots, chunks of three.
 //!
 //! needs: crossbeam_loom
-//! control: typed_reuse_at_once
+//! control: typed_reuse_at_once: Causality violation
 #![cfg(all(flagstone_loom, crossbeam_loom))]
 
 use flagstone_epoch::Domain;

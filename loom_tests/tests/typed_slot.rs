@@ -4,10 +4,10 @@
 //! pin orders it (publish, fence, read), and the grace period is reduced to what it promises: the
 //! remover goes on once it has seen the reader outside.
 //!
-//! control: typed_get
-//! control: typed_publish
-//! control: typed_remove
-//! control: typed_wraps
+//! control: typed_get: Causality violation
+//! control: typed_publish: Causality violation
+//! control: typed_remove: the slot was given out 2 times
+//! control: typed_wraps: values until the slot is worn
 #![cfg(flagstone_loom)]
 
 use flagstone_loom_tests::{Crossing, model, spawn};

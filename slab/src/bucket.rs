@@ -17,7 +17,7 @@ use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os::debug_check;
 use crate::shard::{Chain, owner_word};
 use crate::stats::{LockSite, LockSnapshot};
-use crate::sync::{Cell, const_off_loom, each};
+use crate::sync::{Cell, const_off_loom, each, weakened};
 
 /// The bucket of one class.
 pub(crate) struct Bucket {
@@ -212,7 +212,7 @@ impl Bucket {
             let slab = &*chain.slab;
             let word = owner_word(slab);
             let ours = word.get().kind() == OwnerKind::Bucket;
-            if !ours && !cfg!(flagstone_weaken = "bucket_not_asked") {
+            if !ours && !weakened("bucket_not_asked") {
                 return BucketFree::Moved;
             }
             let empty = slab.push_chain(key, chain.head, chain.tail, chain.count);

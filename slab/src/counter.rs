@@ -111,7 +111,7 @@ impl OrderedCounter {
     }
 
     fn set_after(&self, value: u64) {
-        let order = if cfg!(flagstone_weaken = "counter_written_relaxed") {
+        let order = if facade::weakened("counter_written_relaxed") {
             Ordering::Relaxed
         } else {
             Ordering::Release
@@ -122,7 +122,7 @@ impl OrderedCounter {
     /// Reads a counter that must not appear ahead of one that is read after it.
     /// Acquire pairs with [`add_after`](Self::add_after), and keeps reads in their order.
     pub(crate) fn get_before(&self) -> u64 {
-        let order = if cfg!(flagstone_weaken = "counter_read_relaxed") {
+        let order = if facade::weakened("counter_read_relaxed") {
             Ordering::Relaxed
         } else {
             Ordering::Acquire

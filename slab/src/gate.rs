@@ -11,7 +11,7 @@
 //! the visitor sees the gate closed and leaves, or the closer sees the visitor and waits. `leave` is a
 //! release and `is_empty` an acquire, so the closer sees all that the visitors did.
 
-use crate::sync::{AtomicUsize, Ordering, const_off_loom, fence};
+use crate::sync::{AtomicUsize, Ordering, const_off_loom, fence, weakened};
 
 /// The gate of one heap number.
 #[derive(Debug)]
@@ -49,11 +49,7 @@ impl Gate {
 
     /// The visitor goes.
     pub fn leave(&self) {
-        let order = if cfg!(flagstone_weaken = "gate_leave") {
-            Ordering::Relaxed
-        } else {
-            Ordering::Release
-        };
+        let order = if weakened("gate_leave") { Ordering::Relaxed } else { Ordering::Release };
         // Release pairs with the acquire in `is_empty`, be it directly or through later visitors'
         // exchanges: a closer that sees the count without this visitor sees its work as well.
         self.visitors.fetch_sub(1, order);
@@ -64,7 +60,7 @@ impl Gate {
     pub fn close(&self) {
         // Relaxed: ordered before the look at the visitors by the fence.
         self.generation.store(0, Ordering::Relaxed);
-        if !cfg!(flagstone_weaken = "gate_close_fence") {
+        if !weakened("gate_close_fence") {
             fence(Ordering::SeqCst);
         }
     }
@@ -79,7 +75,7 @@ impl Gate {
     fn enter_if(&self, wanted: impl Fn(usize) -> bool) -> bool {
         // Relaxed: ordered before the look at the generation by the fence.
         self.visitors.fetch_add(1, Ordering::Relaxed);
-        if !cfg!(flagstone_weaken = "gate_enter_fence") {
+        if !weakened("gate_enter_fence") {
             fence(Ordering::SeqCst);
         }
         // Acquire pairs with the release in `open`.

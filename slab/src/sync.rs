@@ -125,6 +125,20 @@ pub(crate) use plain::{PlainGuard, PlainLock};
 #[cfg(flagstone_loom)]
 pub(crate) use watched::{Cell, read, written};
 
+/// Whether the negative control of this name is on. It may be in builds with `--cfg flagstone_weaken`,
+/// which nothing but `loom_tests/run.sh` makes: there `FLAGSTONE_WEAKEN` says which. Else a constant.
+#[cfg(not(flagstone_weaken))]
+#[inline(always)]
+pub(crate) const fn weakened(_control: &str) -> bool {
+    false
+}
+
+#[cfg(flagstone_weaken)]
+pub(crate) fn weakened(control: &str) -> bool {
+    static NAME: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    NAME.get_or_init(|| std::env::var("FLAGSTONE_WEAKEN").ok()).as_deref() == Some(control)
+}
+
 /// Atomics of statics that belong to the process and that no protocol under a model rests on: a page
 /// size, a key made once, the segment map. They are `std`'s under loom too, and so unseen there.
 #[cfg(feature = "std")]

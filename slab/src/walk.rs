@@ -17,7 +17,7 @@
 
 use std::ptr;
 
-use crate::sync::{AtomicPtr, AtomicUsize, Cell, Ordering, const_off_loom, fence};
+use crate::sync::{AtomicPtr, AtomicUsize, Cell, Ordering, const_off_loom, fence, weakened};
 
 /// A node of such a list.
 pub trait Walked: Sized {
@@ -92,13 +92,13 @@ impl<N: Walked> WalkList<N> {
     /// True if nobody can be at a node that was removed before this call, now or later.
     #[must_use]
     pub fn is_unwalked(&self) -> bool {
-        if !cfg!(flagstone_weaken = "walk_no_fence") {
+        if !weakened("walk_no_fence") {
             // SeqCst: between the removal and the look at the count; see `walk`.
             fence(Ordering::SeqCst);
         }
         // Acquire: pairs with the release in `walk`'s end. Who reads zero has the walkers' reads behind
         // it.
-        cfg!(flagstone_weaken = "walk_not_asked") || self.walkers.load(Ordering::Acquire) == 0
+        weakened("walk_not_asked") || self.walkers.load(Ordering::Acquire) == 0
     }
 
     /// In a forked child, before it has threads: walkers are other threads of the parent, and not

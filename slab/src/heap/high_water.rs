@@ -11,7 +11,7 @@
 //! Several readers may do so at once; marks are raised by exchanges, so none takes down what another has
 //! seen in use since. What was in use only before a window began is in no later mark.
 
-use crate::sync::{AtomicU64, Ordering, const_off_loom};
+use crate::sync::{AtomicU64, Ordering, const_off_loom, weakened};
 
 /// The marks of one class. All figures are blocks.
 pub struct HighWater {
@@ -35,11 +35,8 @@ impl HighWater {
 
     /// Tells of a change in blocks in use, modulo 2^64; returns what was told in all.
     pub fn tell(&self, change: u64) -> u64 {
-        let order = if cfg!(flagstone_weaken = "marks_told_relaxed") {
-            Ordering::Relaxed
-        } else {
-            Ordering::AcqRel
-        };
+        let order =
+            if weakened("marks_told_relaxed") { Ordering::Relaxed } else { Ordering::AcqRel };
         // Release and acquire pair among all who tell: of two the later sees the counters of the
         // earlier, and a mark that the earlier took down.
         self.told.fetch_add(change, order).wrapping_add(change)
@@ -60,7 +57,7 @@ impl HighWater {
     /// Raises the marks to what was seen in use; returns them, the lifetime's first. Relaxed: an
     /// exchange works on the latest value, and what is raised stands for itself.
     pub fn witness(&self, in_use: u64) -> (u64, u64) {
-        if cfg!(flagstone_weaken = "marks_raised_by_store") {
+        if weakened("marks_raised_by_store") {
             let raise = |mark: &AtomicU64| {
                 let raised = mark.load(Ordering::Relaxed).max(in_use);
                 mark.store(raised, Ordering::Relaxed);
@@ -74,7 +71,7 @@ impl HighWater {
 
     /// Starts a new window with what is in use, which `in_use` counts.
     pub fn start_window(&self, in_use: impl FnOnce() -> u64) {
-        if cfg!(flagstone_weaken = "marks_reset_by_store") {
+        if weakened("marks_reset_by_store") {
             return self.window.store(in_use(), Ordering::Relaxed);
         }
         // Relaxed: ordered by the exchange in `tell`. Itself an exchange, as all that happens to the mark.

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use crate::counter::SharedCounter;
 use crate::layout::ADDRESS_BITS;
 use crate::port::{Backing, Remapped};
-use crate::sync::{AtomicUsize, Ordering, each};
+use crate::sync::{AtomicUsize, Ordering, each, weakened};
 
 /// Bytes of a region: 16,384 entries of the segment map.
 const REGION_BITS: u32 = 36;
@@ -60,7 +60,7 @@ impl<B: Backing> Holdings<B> {
     }
 
     fn reserve(&self, bytes: usize) -> bool {
-        if cfg!(flagstone_weaken = "cap_look_then_add") {
+        if weakened("cap_look_then_add") {
             if self.held() + bytes > self.cap {
                 return false;
             }
@@ -132,14 +132,14 @@ unsafe impl<B: Backing> Backing for Holdings<B> {
         let start = self.backing.map(bytes, align);
         match start {
             Some(start) => self.note(start.addr().get(), bytes),
-            None if cfg!(flagstone_weaken = "cap_no_rollback") => {}
+            None if weakened("cap_no_rollback") => {}
             None => self.release(bytes),
         }
         start
     }
 
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) {
-        let early = cfg!(flagstone_weaken = "cap_release_first");
+        let early = weakened("cap_release_first");
         if early {
             self.release(bytes);
         }

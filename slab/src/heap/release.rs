@@ -12,6 +12,7 @@ use crate::layout::{Block, ChainWord, Kind, OwnerKind, SegmentMap, Slab, SlabPtr
 use crate::os::{self, fatal};
 use crate::shard::lease::{LeaseWord, Take};
 use crate::shard::{Chain, Freed, Shard, owner_word};
+use crate::sync::weakened;
 
 impl Heap {
     /// Bytes that the block at `address` really holds, or `None` if it is not in this heap.
@@ -258,7 +259,7 @@ impl Heap {
                 let slab = &*chain.slab;
                 blocks += u64::from(chain.count);
                 let ours = owner_word(slab).get() == shard.owner();
-                if ours || cfg!(flagstone_weaken = "drain_not_asked") {
+                if ours || weakened("drain_not_asked") {
                     let count = u64::from(chain.count);
                     shard.counters.drained_blocks.add(count);
                     shard.counters.drained_batches.add(1);

@@ -16,6 +16,7 @@ use std::ptr;
 
 use crate::layout::{ALL_FREE, Links, Segment, longest_run, run_in};
 use crate::os::debug_check;
+use crate::sync::weakened;
 
 /// Runs this long share a list; nearly every class wants less.
 const LONG: usize = 16;
@@ -155,7 +156,7 @@ impl Segments {
     /// Takes slices back, those in `dirty` populated.
     pub(super) fn give(&mut self, segment: &'static Segment, mask: u64, dirty: u64) {
         debug_check!(
-            segment.free.get() & mask == 0 || cfg!(flagstone_weaken = "pool_purges_what_it_lists"),
+            segment.free.get() & mask == 0 || weakened("pool_purges_what_it_lists"),
             "slices were freed twice"
         );
         self.set_masks(segment, segment.free.get() | mask, segment.dirty.get() | dirty);
@@ -172,11 +173,11 @@ impl Segments {
             let expired = segment.expired(pass.now, pass.age);
             let whole = segment.bin.get() as usize == WHOLE;
             let too_many = whole && self.whole > SPARE_SEGMENTS;
-            let too_many = too_many || cfg!(flagstone_weaken = "pool_unmaps_in_use");
+            let too_many = too_many || weakened("pool_unmaps_in_use");
             if too_many && expired == dirty {
                 let populated = u64::from(dirty.count_ones());
                 pass.slices = pass.slices.saturating_sub(populated);
-                if !cfg!(flagstone_weaken = "pool_unmaps_listed") {
+                if !weakened("pool_unmaps_listed") {
                     self.remove(segment);
                 }
                 return Some(Expired::Whole(segment, populated));
@@ -187,7 +188,7 @@ impl Segments {
             self.by_age.push_last(segment, by_age);
             if expired != 0 {
                 pass.slices -= u64::from(expired.count_ones());
-                if !cfg!(flagstone_weaken = "pool_purges_what_it_lists") {
+                if !weakened("pool_purges_what_it_lists") {
                     self.set_masks(segment, segment.free.get() & !expired, dirty & !expired);
                 }
                 return Some(Expired::Slices(segment, expired));

@@ -13,7 +13,7 @@ use crate::lock::ContentionThreshold;
 use crate::os::poison;
 use crate::port::Backing;
 use crate::stats::{SEGMENT_USES, SegmentUse};
-use crate::sync::{AtomicUsize, Ordering, const_off_loom, fence};
+use crate::sync::{AtomicUsize, Ordering, const_off_loom, fence, weakened};
 use crate::walk::WalkList;
 
 /// The segments of a heap.
@@ -98,7 +98,7 @@ impl Pool {
         threshold: &ContentionThreshold,
     ) {
         let last = self.all.list.walk(each);
-        if !cfg!(flagstone_weaken = "walk_end_fence") {
+        if !weakened("walk_end_fence") {
             // SeqCst: between counting out and the look at what waits; its other side stands in
             // `is_unwalked`, between letting a segment wait and the look at the count.
             fence(Ordering::SeqCst);

@@ -11,7 +11,7 @@
 
 use std::ptr;
 
-use crate::sync::{AtomicPtr, Ordering, const_off_loom};
+use crate::sync::{AtomicPtr, Ordering, const_off_loom, weakened};
 
 /// Something that can be posted: it carries a link to the next one.
 pub trait Post {
@@ -45,11 +45,7 @@ impl<N: Post> Inbox<N> {
         // Release pairs with the acquire swap in `take`: an owner that takes the node sees the
         // links and all that the freeing thread wrote; one that swapped before does not see the
         // node at all.
-        let order = if cfg!(flagstone_weaken = "inbox_post") {
-            Ordering::Relaxed
-        } else {
-            Ordering::Release
-        };
+        let order = if weakened("inbox_post") { Ordering::Relaxed } else { Ordering::Release };
         // Relaxed: the value is only linked to, never read through.
         let mut first = self.first.load(Ordering::Relaxed);
         loop {
@@ -77,11 +73,7 @@ impl<N: Post> Inbox<N> {
         if self.first.load(Ordering::Relaxed).is_null() {
             return ptr::null_mut();
         }
-        let order = if cfg!(flagstone_weaken = "inbox_take") {
-            Ordering::Relaxed
-        } else {
-            Ordering::Acquire
-        };
+        let order = if weakened("inbox_take") { Ordering::Relaxed } else { Ordering::Acquire };
         // Acquire pairs with the release in `post`.
         self.first.swap(ptr::null_mut(), order)
     }

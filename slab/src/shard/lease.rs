@@ -23,7 +23,7 @@
 //! value fails its exchange. Nobody ever waits: a refused take is reported and the caller goes on
 //! without the shard.
 
-use crate::sync::{AtomicU32, Ordering, const_off_loom};
+use crate::sync::{AtomicU32, Ordering, const_off_loom, weakened};
 
 /// The packed state word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,12 +157,8 @@ impl Lease {
     fn take(&self, from: LeaseWord, to: LeaseWord) -> Take {
         // Acquire pairs with the release of the step-back that wrote `from`: we see all that the
         // former holder did. If another taker was first, we read its value and fail.
-        let order = if cfg!(flagstone_weaken = "lease_acquire") {
-            Ordering::Relaxed
-        } else {
-            Ordering::Acquire
-        };
-        if cfg!(flagstone_weaken = "lease_take") {
+        let order = if weakened("lease_acquire") { Ordering::Relaxed } else { Ordering::Acquire };
+        if weakened("lease_take") {
             // The control: a look and a store are not a take.
             if self.word() == from {
                 self.0.store(to.0, Ordering::Release);
@@ -184,11 +180,7 @@ impl Lease {
     fn exchange(&self, from: LeaseWord, to: LeaseWord) -> bool {
         // Release pairs with the acquire of the next take: it sees our writes to the shard. Acquire
         // too, because a claimer whose unclaim follows a give_back passes that thread's writes on.
-        let order = if cfg!(flagstone_weaken = "lease_release") {
-            Ordering::Relaxed
-        } else {
-            Ordering::AcqRel
-        };
+        let order = if weakened("lease_release") { Ordering::Relaxed } else { Ordering::AcqRel };
         self.0.compare_exchange(from.0, to.0, order, Ordering::Relaxed).is_ok()
     }
 }

@@ -17,6 +17,7 @@ use super::outbox::Chain;
 use crate::counter::SharedCounter;
 use crate::layout::{EMPTY_SLAB, OwnerCell, Slab, SlabPtr};
 use crate::os::debug_check;
+use crate::sync::weakened;
 
 impl Shard {
     /// The class's current slab ran out of linked blocks: links more, or else retires it as full
@@ -155,7 +156,7 @@ impl Shard {
             let slab = &*slab;
             let class = slab.class.get() as usize;
             slab.watch_for_empty();
-            if slab.out() > 0 && !cfg!(flagstone_weaken = "slab_not_empty") {
+            if slab.out() > 0 && !weakened("slab_not_empty") {
                 if !slab.listed.replace(true) {
                     self.partial[class].push(slab);
                 }

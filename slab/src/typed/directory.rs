@@ -11,7 +11,7 @@
 use std::ptr::NonNull;
 
 use super::error::OutOfMemory;
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, Ordering, weakened};
 
 /// Entries of the first level: a power of two. Chosen so that small slabs pay 1 KiB, not measured.
 const FIRST: u32 = if cfg!(any(miri, flagstone_loom)) { 2 } else { 64 };
@@ -85,7 +85,7 @@ impl<E: Default> Directory<E> {
             // SAFETY: made above, and never published.
             unsafe { free_level(first, level) };
         }
-        let order = if cfg!(flagstone_weaken = "typed_level") {
+        let order = if weakened("typed_level") {
             Ordering::Relaxed
         } else {
             // Release: pairs with the acquire in `get`. If two grow at once, one level stays.
@@ -164,7 +164,7 @@ impl<P> PagePointer<P> {
 
     /// Lets everybody find `page`, all of which is initialised.
     pub fn publish(&self, page: NonNull<P>) {
-        let order = if cfg!(flagstone_weaken = "typed_page_publish") {
+        let order = if weakened("typed_page_publish") {
             Ordering::Relaxed
         } else {
             // Release: pairs with the acquire in `lookup`.
@@ -176,7 +176,7 @@ impl<P> PagePointer<P> {
     /// The page, for who holds a guard.
     #[inline]
     pub fn lookup(&self) -> Option<NonNull<P>> {
-        let order = if cfg!(flagstone_weaken = "typed_page_lookup") {
+        let order = if weakened("typed_page_lookup") {
             Ordering::Relaxed
         } else {
             // Acquire: pairs with the release in `publish`. A page that is seen is seen initialised,

@@ -19,7 +19,7 @@ use super::mode::{Mode, through_panics};
 use super::shard::Shard;
 use super::slot::{Listed, Slot};
 use super::word::Removal;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, weakened};
 
 impl<T, M: Mode<T>> Table<T, M> {
     /// Removes the value of `key`; true if it was there.
@@ -82,7 +82,7 @@ impl<T, M: Mode<T>> Table<T, M> {
         };
         limbo.home.set(home as u16);
         shard.removed.add_after(1);
-        if cfg!(flagstone_weaken = "typed_reuse_at_once") {
+        if weakened("typed_reuse_at_once") {
             // SAFETY: none; this is the control, which must fail.
             unsafe { reclaim::<T, M>(chunk.cast()) };
             return Ok(true);

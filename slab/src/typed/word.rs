@@ -13,7 +13,7 @@
 //! compares once, with acquire. Because a key names one word and no word comes twice, a key is issued
 //! once; a slot whose word cannot count further is not used again.
 
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, weakened};
 
 /// The word of one slot.
 #[derive(Debug)]
@@ -45,11 +45,7 @@ impl SlotWord {
     /// True if the value published under the odd `word` is there.
     #[inline]
     pub fn is(&self, word: u32) -> bool {
-        let order = if cfg!(flagstone_weaken = "typed_get") {
-            Ordering::Relaxed
-        } else {
-            Ordering::Acquire
-        };
+        let order = if weakened("typed_get") { Ordering::Relaxed } else { Ordering::Acquire };
         // Acquire: pairs with the release in `publish`. Equal, and we see the value; not equal, and
         // we do not look.
         self.0.load(order) == word
@@ -75,8 +71,8 @@ impl SlotWord {
     #[inline]
     pub fn publish(&self) -> u32 {
         let word = self.next();
-        debug_assert!(word < Self::LAST || cfg!(flagstone_weaken = "typed_wraps"));
-        let order = if cfg!(flagstone_weaken = "typed_publish") {
+        debug_assert!(word < Self::LAST || weakened("typed_wraps"));
+        let order = if weakened("typed_publish") {
             Ordering::Relaxed
         } else {
             // Release: pairs with the acquire in `is`, `published` and `remove`.
@@ -97,7 +93,7 @@ impl SlotWord {
         if after != Self::LAST {
             return Removal::Removed;
         }
-        if cfg!(flagstone_weaken = "typed_wraps") {
+        if weakened("typed_wraps") {
             // The control: the slot starts over.
             self.0.store(0, Ordering::Relaxed);
             return Removal::Removed;
@@ -107,7 +103,7 @@ impl SlotWord {
 
     #[inline]
     fn exchange(&self, word: u32, after: u32) -> bool {
-        if cfg!(flagstone_weaken = "typed_remove") {
+        if weakened("typed_remove") {
             // The control: a look and a store are not a removal.
             let there = self.0.load(Ordering::Acquire) == word;
             if there {
