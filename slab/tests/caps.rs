@@ -73,6 +73,18 @@ fn threads_that_reserve_at_once_never_pass_the_cap() {
 }
 
 #[test]
+fn whether_there_is_room_is_told_and_changes_nothing() {
+    let heap = traced(Heap::builder().cap(CAP));
+    let figures = || (heap.held_bytes(), heap.snapshot().bytes.mapped, heap.snapshot().fallback);
+    let before = figures();
+    assert!(heap.can_grow(0) && heap.can_grow(CAP / 2));
+    assert!(!heap.can_grow(CAP) && !heap.can_grow(usize::MAX));
+    assert_eq!(figures(), before);
+    assert!(Heap::global().can_grow(1 << 20));
+    assert!(!Heap::global().can_grow(1 << 60));
+}
+
+#[test]
 fn a_refused_resize_leaves_the_block_and_says_why() {
     let heap = traced(Heap::builder().cap(CAP));
     let (old, new) = (layout(1 << 20), layout(CAP));

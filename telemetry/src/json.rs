@@ -300,5 +300,6 @@ fn admin(admin: &AdminSnapshot) -> Value {
         "requests": admin.requests,
         "accept_errors": admin.accept_errors,
         "timeouts": admin.timeouts,
+        "memory_refusals": admin.memory_refusals,
     })
 }

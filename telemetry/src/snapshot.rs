@@ -77,6 +77,8 @@ pub struct AdminSnapshot {
     pub accept_errors: u64,
     /// Connections closed because a limit in time ran out.
     pub timeouts: u64,
+    /// Requests refused because there was no memory to spare.
+    pub memory_refusals: u64,
 }
 
 impl Snapshot {

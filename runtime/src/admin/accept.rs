@@ -6,7 +6,7 @@
 //!
 //! An accept that fails is counted. Errors of the one connection are passed over; every other one,
 //! above all that the process has no file descriptor left (EMFILE), is answered by waiting, longer
-//! each time, because the listener stays readable and the loop would spin.
+//! each time, because the listener stays readable and the loop would spin. So is a lack of memory.
 
 use std::io;
 use std::sync::Arc;
@@ -35,13 +35,15 @@ pub(super) struct Acceptor {
     places: Arc<Semaphore>,
     site: Arc<Site>,
     back_off: BackOff,
+    /// A connection that waits for memory.
+    waiting: Option<TcpStream>,
 }
 
 impl Acceptor {
     pub(super) fn new(listener: TcpListener, site: Arc<Site>) -> Self {
         let places = site.limits.connections.min(Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(places));
-        Self { listener, places, site, back_off: BackOff::default() }
+        Self { listener, places, site, back_off: BackOff::default(), waiting: None }
     }
 
     /// The next connection. Dropping the future loses none, and does not shorten a wait after an
@@ -51,12 +53,22 @@ impl Acceptor {
             self.back_off.wait().await;
             let place = Arc::clone(&self.places).acquire_owned().await;
             let place = place.expect("nothing closes the semaphore");
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    self.back_off = BackOff::default();
-                    return admit(&self.site, stream, place);
+            if self.waiting.is_none() {
+                match self.listener.accept().await {
+                    Ok((stream, _)) => self.waiting = Some(stream),
+                    Err(e) => {
+                        self.failed(&e);
+                        continue;
+                    }
                 }
-                Err(e) => self.failed(&e),
+            }
+            if !self.site.spare.is_there() {
+                self.failed(&io::ErrorKind::OutOfMemory.into());
+                continue;
+            }
+            if let Some(stream) = self.waiting.take() {
+                self.back_off = BackOff::default();
+                return admit(&self.site, stream, place);
             }
         }
     }
@@ -64,11 +76,16 @@ impl Acceptor {
     /// Stops listening, and gives the connections that the system had established already, as far
     /// as there are places.
     pub(super) fn into_waiting(self) -> Vec<Accepted> {
-        let Self { listener, places, site, .. } = self;
+        let Self { listener, places, site, waiting: first, .. } = self;
         // Asks the system itself: Tokio tries only once its driver has reported the listener
         // readable, and the report may be still to come.
         let Ok(listener) = listener.into_std() else { return Vec::new() };
         let mut waiting = Vec::new();
+        if let Some(stream) = first
+            && let Ok(place) = Arc::clone(&places).try_acquire_owned()
+        {
+            waiting.push(admit(&site, stream, place));
+        }
         while let Ok(place) = Arc::clone(&places).try_acquire_owned() {
             let Ok((stream, _)) = listener.accept() else { break };
             if stream.set_nonblocking(true).is_err() {

@@ -32,6 +32,7 @@ mod endpoint;
 mod figures;
 mod route;
 mod site;
+mod spare;
 
 pub use config::{BindError, Config, DEFAULT_ADDR};
 pub use figures::Figures;

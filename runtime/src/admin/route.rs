@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
 
@@ -111,7 +111,14 @@ pub(super) async fn respond(
     if matches!(route.answer, Answer::Act(_)) && is_from_a_page(request) {
         return response(Reply::text(StatusCode::FORBIDDEN, "not from a page in a browser\n"));
     }
-    response(match route.answer {
+    if !site.spare.is_there() {
+        site.figures.count(|n| n.memory_refusals += 1);
+        let reply = Reply::text(StatusCode::SERVICE_UNAVAILABLE, "no memory to spare for this\n");
+        let mut response = response(reply);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        return response;
+    }
+    let reply = match route.answer {
         Answer::Here(answer) => answer(site),
         Answer::Elsewhere(answer) | Answer::Act(answer) => {
             let site = Arc::clone(site);
@@ -120,7 +127,9 @@ pub(super) async fn respond(
                 Reply::text(StatusCode::INTERNAL_SERVER_ERROR, "the endpoint failed; see the log\n")
             })
         }
-    })
+    };
+    site.spare.replied(reply.body.len());
+    response(reply)
 }
 
 fn is_from_a_page(request: &Request<Incoming>) -> bool {

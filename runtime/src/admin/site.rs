@@ -8,14 +8,16 @@ use flagstone_telemetry::{Options, Snapshot};
 
 use super::config::{Config, Health, Section};
 use super::figures::Figures;
+use super::spare::Spare;
 use crate::heap_ref::HeapRef;
 use crate::runtime::spawn_blocking;
 use crate::scavenger;
 
-/// The server's state; only [`Figures`] change.
+/// The server's state; only [`Figures`] and [`Spare`] change.
 pub(super) struct Site {
     pub(super) limits: Limits,
     pub(super) figures: Figures,
+    pub(super) spare: Spare,
     pub(super) exporter: Exporter,
     pub(super) options: Options,
     pub(super) sections: Vec<(String, Section)>,
@@ -49,6 +51,7 @@ impl Site {
                 shutdown_grace: config.shutdown_grace,
             },
             figures: Figures::default(),
+            spare: Spare::default(),
             needs_upkeep: config.exporter.is_some(),
             exporter: config.exporter.unwrap_or_else(Exporter::local),
             options: Options::default().per_shard(config.per_shard_metrics),

@@ -249,6 +249,20 @@ impl Heap {
         self.holdings.map_or(0, |holdings| holdings.refusals())
     }
 
+    /// Whether the heap's backing would give it `bytes` more now, cap included. They are asked for and
+    /// given back untouched, so that no figure of the heap moves; two system calls.
+    ///
+    /// For those who are about to do what allocates without asking, and can do without: what other
+    /// threads take meanwhile is not there any more.
+    pub fn can_grow(&self, bytes: usize) -> bool {
+        let page = os::page_size();
+        let Some(bytes) = bytes.max(1).checked_next_multiple_of(page) else { return false };
+        let Some(start) = self.backing.map(bytes, page) else { return false };
+        // SAFETY: just mapped, and nobody has looked at it.
+        unsafe { self.backing.unmap(start, bytes) };
+        true
+    }
+
     /// Shards that were asked of the builder and could not be made so far.
     pub fn missing_shards(&self) -> usize {
         self.shards.missing()

@@ -118,6 +118,14 @@ pub(super) const SERIES: &[Series] = &[
         "Connections that the admin server closed because a limit in time ran out.",
         |s| Some(Number::Whole(s.admin?.timeouts)),
     ),
+    part(
+        Counter,
+        Count,
+        "flagstone_admin_memory_refusals_total",
+        "admin.memory_refusals",
+        "Requests that the admin server refused because there was no memory to spare.",
+        |s| Some(Number::Whole(s.admin?.memory_refusals)),
+    ),
 ];
 
 const fn part(

@@ -52,6 +52,7 @@ pub fn full() -> Snapshot {
     admin.requests = n.next();
     admin.accept_errors = n.next();
     admin.timeouts = n.next();
+    admin.memory_refusals = n.next();
     snapshot.with_scavenger(scavenger).with_admin(admin)
 }
 
