@@ -13,6 +13,7 @@ use super::checks::Check;
 use super::keys::content;
 use super::scene::Scene;
 use super::target::SUBSCRIBER_LIMIT;
+use super::watch::{number, read_json};
 use super::wire::{Frame, PATIENCE, Received, Wire, describe, is_oom, ok};
 
 /// A fault.
@@ -218,6 +219,11 @@ fn half_open(scene: &Scene<'_>) -> Result<(), String> {
 fn descriptors(scene: &Scene<'_>) -> Result<(), String> {
     let mut control = connect(scene)?;
     let errors_before = control.info("accept_errors").map_err(io_error)?;
+    let admin_errors = || -> Result<i64, String> {
+        let stats = read_json(scene)?;
+        number(&stats, "/admin/accept_errors").ok_or(String::from("no admin.accept_errors"))
+    };
+    let admin_before = admin_errors()?;
     // The system gives out the least free number: those above the limit leave gaps below it.
     let open = scene.target.descriptors().map_err(io_error)?;
     let limited = scene.target.limit_descriptors(open as u64 + LEFT).map_err(io_error)?;
@@ -244,9 +250,13 @@ fn descriptors(scene: &Scene<'_>) -> Result<(), String> {
     control.ask_words("DEL soak:exhausted").map_err(io_error)?;
     // From 5 ms on the pause doubles, and every success shortens it again.
     let errors = control.info("accept_errors").map_err(io_error)? - errors_before;
-    let seconds = exhausted.elapsed().as_secs_f64();
-    if errors as f64 > 100.0 + 200.0 * seconds {
-        return Err(format!("accepting failed {errors} times in {seconds:.1} s: it spins"));
+    let spins = |errors: u64| {
+        let seconds = exhausted.elapsed().as_secs_f64();
+        (errors as f64 > 100.0 + 200.0 * seconds)
+            .then(|| format!("accepting failed {errors} times in {seconds:.1} s: it spins"))
+    };
+    if let Some(spins) = spins(errors) {
+        return Err(spins);
     }
     // The first half goes away: the system served them first, so others find room.
     let mut waiting = asking.split_off(ASKING / 2);
@@ -256,7 +266,11 @@ fn descriptors(scene: &Scene<'_>) -> Result<(), String> {
     for wire in &mut waiting[1..] {
         pong(wire).map_err(|error| format!("with descriptors again: {error}"))?;
     }
-    scene.count("failed accepts", errors);
+    let admin = admin_errors()? - admin_before;
+    if let Some(spins) = spins(admin.max(0) as u64) {
+        return Err(format!("admin server: {spins}"));
+    }
+    scene.count("failed accepts", errors + admin.max(0) as u64);
     let mut fresh = connect(scene)?;
     fresh.queue(&[b"PING"]);
     fresh.flush().map_err(io_error)?;
