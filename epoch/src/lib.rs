@@ -70,6 +70,7 @@ mod domain;
 mod eras;
 mod grace;
 mod guard;
+mod guard_value;
 mod held;
 mod ledger;
 mod memory;
@@ -80,6 +81,7 @@ mod retire;
 mod stall;
 mod stats;
 mod sync;
+mod thread_name;
 mod unregistered;
 mod waiting;
 

@@ -12,10 +12,8 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::io::Write;
 use std::mem::{self, ManuallyDrop};
 use std::panic::Location;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,12 +24,14 @@ use crate::batch::open::OpenBatch;
 use crate::batch::sealed::SealedBatch;
 use crate::domain::{Core, Domain, Inner, STEPS_TO_GRACE, Want};
 use crate::guard::Guard;
+use crate::guard_value::GuardValue;
 use crate::held;
 use crate::memory::{self, BAG, HANDLE, OutOfMemory, Reserve};
 use crate::reclaiming;
 use crate::registry::{self, Record, Stay};
 use crate::stats::Tally;
 use crate::sync::{Ordering, weakened};
+use crate::thread_name::with_thread_name;
 
 /// Times that one hand-over pushes on when pending bytes are above the watermark.
 const HELP_STEPS: u32 = 4;
@@ -555,51 +555,6 @@ impl Drop for Participant {
         // collector, which `inner` keeps alive (rule D1).
         unsafe { ManuallyDrop::drop(&mut self.handle) };
         self.record.release();
-    }
-}
-
-/// Calls `f` with the name of the calling thread, or with its number. Allocates nothing.
-fn with_thread_name<R>(f: impl FnOnce(&str) -> R) -> R {
-    let thread = std::thread::current();
-    if let Some(name) = thread.name() {
-        return f(name);
-    }
-    let mut text = [0u8; 40];
-    let mut rest = &mut text[..];
-    // What does not fit is cut off.
-    let _ = write!(rest, "{:?}", thread.id());
-    let left = rest.len();
-    let length = text.len() - left;
-    f(std::str::from_utf8(&text[..length]).unwrap_or_default())
-}
-
-/// What a collector's guard of one handle is as a value: a pointer to the handle's state. Every guard of
-/// the handle is the same value, so one that was forgotten can be had back from this.
-///
-/// Not an `Option<cb::Guard>` written when a guard is forgotten: that store and its load would cost more
-/// than all else that a guard of ours does.
-#[derive(Clone, Copy)]
-struct GuardValue(NonNull<()>);
-
-// If a guard were more than a pointer, two of one handle could differ.
-const _: () = assert!(size_of::<cb::Guard>() == size_of::<NonNull<()>>());
-
-impl GuardValue {
-    fn of(handle: &cb::LocalHandle) -> Self {
-        let guard = handle.pin();
-        // SAFETY: of one size, as asserted above; a pointer to a handle's state is not null. What is
-        // kept is no guard: nobody drops it as such.
-        Self(unsafe { mem::transmute_copy(&guard) })
-    }
-
-    /// A guard that was forgotten.
-    ///
-    /// # Safety
-    /// A guard of the handle was forgotten, and has not been had back since; the handle is alive.
-    #[inline]
-    unsafe fn recall(self) -> cb::Guard {
-        // SAFETY: the bits are those of the guard that was forgotten.
-        unsafe { mem::transmute::<NonNull<()>, cb::Guard>(self.0) }
     }
 }
 
