@@ -35,9 +35,9 @@ struct Args {
     /// takes so long, divided among its allocators.
     #[arg(long, default_value_t = 19.0)]
     minutes: f64,
-    /// For a soak: this server, built already.
-    #[arg(long, value_name = "PROGRAM")]
-    server: Option<PathBuf>,
+    /// For a soak: servers built already, one for each of --peers, separated by commas.
+    #[arg(long, value_name = "PROGRAM", value_delimiter = ',')]
+    server: Vec<PathBuf>,
     /// For a soak: a tenth of the load.
     #[arg(long)]
     light: bool,
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
         budget: Duration::try_from_secs_f64(args.minutes * 60.0).unwrap_or(Duration::MAX),
         started,
         soak: SoakWishes {
-            server: args.server,
+            servers: args.server,
             light: args.light,
             inject: args.inject.into_iter().map(|named| named.0).collect(),
         },

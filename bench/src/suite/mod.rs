@@ -51,8 +51,8 @@ pub struct Wishes {
 /// What the command line asked of a soak.
 #[derive(Clone, Debug, Default)]
 pub struct SoakWishes {
-    /// A server that is built already, instead of one that the driver builds.
-    pub server: Option<PathBuf>,
+    /// Servers that are built already, one for each allocator, instead of those that the driver builds.
+    pub servers: Vec<PathBuf>,
     /// A tenth of the load.
     pub light: bool,
     /// Errors to make on purpose.

@@ -21,9 +21,8 @@ pub fn run(builder: &Builder, wishes: &Wishes) -> Result<Ended, CannotRun> {
     let folder = wishes.folder(Suite::Soak, builder);
     let mut skipped = Vec::new();
     let mut entrants = Vec::new();
-    for build in builds(wishes)? {
-        let (name, feature, called) = build;
-        let built = match &wishes.soak.server {
+    for (index, (name, feature, called)) in builds(wishes)?.into_iter().enumerate() {
+        let built = match wishes.soak.servers.get(index) {
             Some(path) => Ok(path.clone()),
             None => {
                 println!("building the server with {name}");
@@ -73,19 +72,21 @@ fn one(
         .map_err(|error| CannotRun(format!("the soak with {name}: {error}")))
 }
 
-/// The builds that are asked for: Flagstone's if none is.
+/// The builds that are asked for, in the order asked: Flagstone's if none is.
 fn builds(wishes: &Wishes) -> Result<Vec<super::server::Build>, CannotRun> {
-    let wanted = |name: &str| match wishes.peers.as_slice() {
-        [] => name == FLAGSTONE,
-        peers => peers.iter().any(|peer| peer == name),
+    let named = |name: &str| {
+        BUILDS.into_iter().find(|(known, ..)| *known == name).ok_or_else(|| {
+            let known = BUILDS.map(|(name, ..)| name).join(", ");
+            CannotRun(format!("no build `{name}` of the server; there are {known}"))
+        })
     };
-    let builds: Vec<_> = BUILDS.into_iter().filter(|(name, ..)| wanted(name)).collect();
-    let known = || BUILDS.map(|(name, ..)| name).join(", ");
-    if builds.len() < wishes.peers.len().max(1) {
-        return Err(CannotRun(format!("no such build of the server; there are {}", known())));
-    }
-    if wishes.soak.server.is_some() && builds.len() != 1 {
-        return Err(CannotRun(String::from("--server is one build: name it with --peers")));
+    let builds = match wishes.peers.as_slice() {
+        [] => vec![named(FLAGSTONE)?],
+        peers => peers.iter().map(|peer| named(peer)).collect::<Result<_, _>>()?,
+    };
+    let given = wishes.soak.servers.len();
+    if given != 0 && given != builds.len() {
+        return Err(CannotRun(format!("{given} servers for {} allocators", builds.len())));
     }
     Ok(builds)
 }
@@ -97,5 +98,46 @@ fn plan(wishes: &Wishes, entrants: usize) -> Plan {
         light: wishes.soak.light,
         faults: FAULTS.iter().map(|fault| fault.name).filter(|name| wishes.wants(name)).collect(),
         inject: wishes.soak.inject.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::SoakWishes;
+    use std::time::Duration;
+
+    fn wishes(peers: &[&str], servers: usize) -> Wishes {
+        Wishes {
+            peers: peers.iter().map(ToString::to_string).collect(),
+            cells: vec![String::from("memory")],
+            rounds: None,
+            out: None,
+            budget: Duration::from_secs(60),
+            started: std::time::Instant::now(),
+            soak: SoakWishes { servers: vec!["x".into(); servers], ..SoakWishes::default() },
+        }
+    }
+
+    #[test]
+    fn servers_go_with_their_allocators() {
+        let names = |wishes: &Wishes| {
+            let builds = builds(wishes).map_err(|error| error.to_string())?;
+            Ok::<_, String>(builds.iter().map(|(name, ..)| *name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&wishes(&[], 0)).unwrap(), ["flagstone"]);
+        assert_eq!(
+            names(&wishes(&["jemalloc", "flagstone"], 2)).unwrap(),
+            ["jemalloc", "flagstone"]
+        );
+        assert!(names(&wishes(&["dlmalloc"], 0)).unwrap_err().contains("there are flagstone,"));
+        assert!(names(&wishes(&["mimalloc"], 2)).unwrap_err().contains("2 servers for 1"));
+    }
+
+    #[test]
+    fn the_time_is_divided_and_faults_are_picked_by_name() {
+        let plan = plan(&wishes(&["a", "b"], 0), 2);
+        assert_eq!(plan.length, Duration::from_secs(30));
+        assert_eq!(plan.faults, ["memory-cap"]);
     }
 }
