@@ -1,6 +1,6 @@
 //! Churn of keys and connections, by clients that know what every reply must be.
 //!
-//! A [`KeyClient`] owns the keys of its number and keeps a model of them: values are a seed and a
+//! A `KeyClient` owns the keys of its number and keeps a model of them: values are a seed and a
 //! length, so the model is small whatever the values are, and every value that comes back is compared
 //! byte by byte. A write refused at the memory cap changes nothing, in the server and in the model.
 
