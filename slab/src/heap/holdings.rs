@@ -10,12 +10,11 @@ use std::ptr::NonNull;
 use crate::counter::SharedCounter;
 use crate::layout::ADDRESS_BITS;
 use crate::port::{Backing, Remapped};
-use crate::sync::{AtomicUsize, Ordering, each, weakened};
+use crate::sync::{AtomicUsize, Ordering, process, weakened};
 
 /// Bytes of a region: 16,384 entries of the segment map.
 const REGION_BITS: u32 = 36;
-const WORDS: usize =
-    if cfg!(flagstone_loom) { 1 } else { 1 << (ADDRESS_BITS - REGION_BITS - usize::BITS.ilog2()) };
+const WORDS: usize = 1 << (ADDRESS_BITS - REGION_BITS - usize::BITS.ilog2());
 
 /// A backing with a cap and a memory.
 pub(crate) struct Holdings<B> {
@@ -24,7 +23,8 @@ pub(crate) struct Holdings<B> {
     held: AtomicUsize,
     peak: SharedCounter,
     refusals: SharedCounter,
-    regions: [AtomicUsize; WORDS],
+    /// Where, for the end, which comes after everything else: in models, words that they do not see.
+    regions: [process::AtomicUsize; WORDS],
 }
 
 impl<B: Backing> Holdings<B> {
@@ -35,7 +35,7 @@ impl<B: Backing> Holdings<B> {
             held: AtomicUsize::new(0),
             peak: SharedCounter::new(),
             refusals: SharedCounter::new(),
-            regions: each![AtomicUsize::new(0); WORDS],
+            regions: [const { process::AtomicUsize::new(0) }; WORDS],
         }
     }
 
