@@ -203,8 +203,9 @@ impl Fallback {
         let to = self.obtain(layout, Place::Clean, huge, means)?.node;
         let (old, new) = (NonNull::new(from.pointer())?, NonNull::new(to.pointer())?);
         let (old_bytes, new_bytes) = (from.bytes(), to.bytes());
-        // Before the pages move: from then on the old place is anybody's, and the entries theirs;
-        // and so is the new one, should the system give up half way.
+        // Before the pages move: from then on the old place is anybody's, and entries and records
+        // theirs; and so is the new one, should the system give up half way (rule E3).
+        self.tier.lock(means.threshold).space.depart(from, to);
         mark(from.start(), old_bytes, Kind::Foreign);
         mark(to.start(), new_bytes, Kind::Foreign);
         poison::open(new.as_ptr(), new_bytes);
@@ -231,11 +232,11 @@ impl Fallback {
                 mark(to.start(), new_bytes, ours);
                 tier.moves = Moves::No;
                 poison::close(new.as_ptr(), new_bytes);
-                tier.space.free_clean(to, os::coarse_millis());
+                tier.space.stayed(from, to, os::coarse_millis());
             }
             Remapped::Failed => {
                 mark(from.start(), old_bytes, ours);
-                tier.space.forget(to);
+                tier.space.lost(from, to);
                 tier.moves = match tier.moves {
                     Moves::Possible { failed } if failed < MOVES_FAILED_MAX => {
                         Moves::Possible { failed: failed + 1 }

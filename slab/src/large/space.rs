@@ -258,24 +258,40 @@ impl Space {
         self.give(node, State::Dirty, now);
     }
 
-    /// Takes a block back that was never handed out.
-    pub(crate) fn free_clean(&mut self, node: Node, now: u32) {
-        self.figures.used -= node.bytes() as u64;
-        self.give(node, State::Clean, now);
+    /// Takes the records of a block and of the place it is to move to out of the books, until
+    /// [`moved`](Self::moved), [`stayed`](Self::stayed) or [`lost`](Self::lost). One of the two places
+    /// is anybody's before the mover is back from the system call; a record of it would stand beside that
+    /// of whoever maps it next.
+    pub(crate) fn depart(&mut self, from: Node, to: Node) {
+        self.all.remove(from);
+        self.all.remove(to);
     }
 
-    /// A block's pages have moved to `to`, which is a mapping of its own now; the system has taken
-    /// the old place back.
+    /// The block's pages are at `to` now, which is a mapping of its own; the system has taken the old
+    /// place back.
     pub(crate) fn moved(&mut self, from: Node, to: Node) {
         to.mapping.set(self.new_mapping());
-        self.forget(from);
+        self.all.insert(to);
+        self.drop_record(from);
     }
 
-    /// Drops a block's record: its range is not ours any more.
-    pub(crate) fn forget(&mut self, node: Node) {
-        self.figures.used -= node.bytes() as u64;
-        self.all.remove(node);
-        self.records.give(node);
+    /// Both places are as before: `to` is free, and was never handed out.
+    pub(crate) fn stayed(&mut self, from: Node, to: Node, now: u32) {
+        self.all.insert(from);
+        self.all.insert(to);
+        self.figures.used -= to.bytes() as u64;
+        self.give(to, State::Clean, now);
+    }
+
+    /// The block stays; `to` may be anybody's.
+    pub(crate) fn lost(&mut self, from: Node, to: Node) {
+        self.all.insert(from);
+        self.drop_record(to);
+    }
+
+    fn drop_record(&mut self, departed: Node) {
+        self.figures.used -= departed.bytes() as u64;
+        self.records.give(departed);
     }
 
     /// Takes free ranges out that are to be given back, oldest first: those that have been free for

@@ -189,6 +189,7 @@ impl Model {
                 let bytes = from.bytes() + granules * GRANULE;
                 let to = self.take(bytes, GRANULE, Place::Clean);
                 self.unmap(from.start(), from.end());
+                self.space.depart(from, to);
                 self.space.moved(from, to);
                 self.blocks[at] = to;
                 self.write(to);

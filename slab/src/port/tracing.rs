@@ -155,17 +155,20 @@ impl<P> Tracing<P> {
     }
 
     /// Takes a range off the ledger: a whole one, a part, or several that touch. What of it was not
-    /// on the ledger is left out.
-    fn went(&self, start: usize, bytes: usize) {
+    /// on the ledger is left out. Returns what was on it.
+    fn went(&self, start: usize, bytes: usize) -> Vec<Leak> {
+        let mut off = Vec::new();
         let mut ledger = self.lock();
         let end = start + bytes;
         while let Some((_, last)) = ledger.live.range(..end).next_back()
             && last.address + last.bytes > start
         {
             let address = last.address;
-            let Some(whole) = ledger.live.remove(&address) else { return };
+            let Some(whole) = ledger.live.remove(&address) else { return off };
             let whole_end = address + whole.bytes;
-            ledger.outstanding -= whole_end.min(end) - address.max(start);
+            let gone = whole_end.min(end) - address.max(start);
+            ledger.outstanding -= gone;
+            off.push(Leak { address: address.max(start), bytes: gone, ..whole.clone() });
             if end < whole_end {
                 let above = Leak { address: end, bytes: whole_end - end, ..whole.clone() };
                 ledger.live.insert(end, above);
@@ -174,6 +177,16 @@ impl<P> Tracing<P> {
                 let below = Leak { bytes: start - address, ..whole };
                 ledger.live.insert(address, below);
             }
+        }
+        off
+    }
+
+    /// What was taken off the ledger is out after all.
+    fn stayed(&self, off: Vec<Leak>) {
+        let mut ledger = self.lock();
+        for leak in off {
+            ledger.outstanding += leak.bytes;
+            ledger.live.insert(leak.address, leak);
         }
     }
 
@@ -214,12 +227,16 @@ unsafe impl<P: Backing> Backing for Tracing<P> {
     }
 
     unsafe fn remap(&self, from: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> Remapped {
+        // Off the ledger first: either place may be another's before the call has come back.
+        let (old_place, new_place) =
+            (self.went(from.addr().get(), old), self.went(to.addr().get(), new));
         // SAFETY: the caller's contract.
         let outcome = unsafe { self.inner.remap(from, old, to, new) };
-        match outcome {
-            Remapped::Moved => self.went(from.addr().get(), old),
-            Remapped::Unsupported => {}
-            Remapped::Failed => self.went(to.addr().get(), new),
+        if outcome != Remapped::Moved {
+            self.stayed(old_place);
+        }
+        if outcome != Remapped::Failed {
+            self.stayed(new_place);
         }
         outcome
     }
