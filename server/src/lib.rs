@@ -14,7 +14,7 @@
 //! | [`keyspace`] | sharded databases: values, expiry, scans, waiting clients |
 //! | [`mailbox`], [`clients`], [`pubsub`] | what others leave for a connection |
 //! | [`stats`] | counters |
-//! | [`memory`], [`shared`], [`session`], [`commands`] | the memory limit, what all connections share, one connection's state, the commands that run on it |
+//! | [`memory`], [`spare`], [`shared`], [`session`], [`commands`] | the memory limit, and the system's, what all connections share, one connection's state, the commands that run on it |
 //! | [`metrics`], [`maintenance`] | the figures outside, and the chores |
 //! | [`connection`], [`server`] | sockets |
 //! | [`cli`] | the command line |
@@ -39,5 +39,6 @@ pub mod server;
 pub mod session;
 pub mod settings;
 pub mod shared;
+pub mod spare;
 pub mod stats;
 pub mod sync;

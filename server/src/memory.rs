@@ -143,7 +143,8 @@ impl Gauge {
         self.at_start
     }
 
-    fn estimate(&self, keyspace: &Keyspace) -> u64 {
+    /// Bytes in use by the estimate. Two loads.
+    pub fn estimate(&self, keyspace: &Keyspace) -> u64 {
         self.read.get().saturating_add_signed(keyspace.account().growth())
     }
 }

@@ -148,6 +148,13 @@ fn welcome_waiting(listener: TcpListener, shared: &Arc<Shared>, alive: &mpsc::Se
 
 fn welcome(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, alive: &mpsc::Sender<()>) {
     shared.stats.connections.add(1);
+    // For its task, its place in the tables, and its first buffers.
+    if !shared.has_memory_for(0) {
+        shared.stats.rejected_connections.add(1);
+        shared.stats.oom_refusals.add(1);
+        let _ = stream.try_write(b"-OOM the server has no memory for another client\r\n");
+        return;
+    }
     let local = stream.local_addr().unwrap_or(shared.settings.resp);
     let Some(client) = shared.clients.admit(peer, local, shared.tunables.maxclients.get()) else {
         shared.stats.rejected_connections.add(1);

@@ -14,6 +14,7 @@ use crate::keyspace::expiry::Millis;
 use crate::memory::Gauge;
 use crate::pubsub::PubSub;
 use crate::settings::{DATABASES, Settings, Tunables};
+use crate::spare::Spare;
 use crate::stats::{Stats, Totals};
 
 /// One server's state.
@@ -33,6 +34,8 @@ pub struct Shared {
     pub stats: Stats,
     /// The memory limit.
     pub gauge: Gauge,
+    /// The system's memory.
+    pub spare: Spare,
     /// The allocator that served when the server started.
     pub allocator: Serving,
     /// When it started.
@@ -51,6 +54,7 @@ impl Shared {
         Arc::new(Self {
             tunables: Tunables::new(&settings),
             gauge: Gauge::new(allocator.verified, &keyspace),
+            spare: Spare::default(),
             keyspace,
             pubsub: PubSub::default(),
             clients: Clients::default(),
@@ -70,6 +74,12 @@ impl Shared {
         self.settings.workers.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
         })
+    }
+
+    /// Whether the system has memory for a request of so many bytes.
+    #[inline]
+    pub fn has_memory_for(&self, request: usize) -> bool {
+        self.spare.admits(request, self.gauge.estimate(&self.keyspace))
     }
 
     /// Everything counted since the server started.

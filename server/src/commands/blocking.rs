@@ -18,7 +18,7 @@ use crate::number::parse_f64;
 use crate::resp::input::Args;
 use crate::session::{Blocked, Session};
 
-const FLAGS: Flags = Flags::WRITE.and(Flags::BLOCKING);
+const FLAGS: Flags = Flags::WRITE.and(Flags::BLOCKING).and(Flags::KEEPS);
 
 /// The family's rows.
 pub const COMMANDS: &[Spec] = &[

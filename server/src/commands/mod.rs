@@ -52,6 +52,9 @@ const FAMILIES: [(&str, &[Spec]); 14] = [
 /// Longest subcommand-free text that an error reply quotes of a request.
 const QUOTED: usize = 128;
 
+/// Requests above this need memory whatever they do: for a list of their keys at least.
+const LARGE_REQUEST: usize = 64 << 10;
+
 /// Room that every command has for its reply before it runs: for all but strings and arrays.
 const REPLY_ROOM: usize = 128;
 
@@ -171,6 +174,12 @@ fn run(cx: &mut Context<'_>, args: Args<'_>) -> Result<usize, Refusal> {
             shared.stats.oom_refusals.add(1);
             return Err(refuse(Failure::OUT_OF_MEMORY));
         }
+    }
+    let needs_memory = spec.flags.has(Flags::DENYOOM)
+        || spec.flags.has(Flags::KEEPS)
+        || args.wire_len() > LARGE_REQUEST;
+    if needs_memory && !cx.shared.has_memory_for(args.wire_len()) {
+        return Err(refuse(Failure::NO_MEMORY));
     }
     // What changes something is always answered.
     if cx.session.out.reserve(REPLY_ROOM).is_err() {

@@ -13,9 +13,9 @@ const SUBSCRIBE: Flags = Flags::PUBSUB.and(Flags::WHILE_SUBSCRIBED);
 /// The family's rows.
 pub const COMMANDS: &[Spec] = &[
     Spec::new("psubscribe", -2, "pattern [pattern ...]", "Subscribes to patterns", psubscribe)
-        .flags(SUBSCRIBE),
+        .flags(SUBSCRIBE.and(Flags::KEEPS)),
     Spec::new("publish", 3, "channel message", "Sends a message to subscribers", publish)
-        .flags(Flags::PUBSUB.and(Flags::FAST)),
+        .flags(Flags::PUBSUB.and(Flags::FAST).and(Flags::KEEPS)),
     Spec::container(
         "pubsub",
         "Tells about subscriptions",
@@ -37,7 +37,7 @@ pub const COMMANDS: &[Spec] = &[
     )
     .flags(SUBSCRIBE),
     Spec::new("subscribe", -2, "channel [channel ...]", "Subscribes to channels", subscribe)
-        .flags(SUBSCRIBE),
+        .flags(SUBSCRIBE.and(Flags::KEEPS)),
     Spec::new(
         "unsubscribe",
         -1,

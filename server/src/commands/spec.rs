@@ -91,6 +91,8 @@ impl Flags {
     pub const FAST: Self = Self(1 << 6);
     /// May run while a RESP2 client has subscriptions.
     pub const WHILE_SUBSCRIBED: Self = Self(1 << 7);
+    /// Keeps something that is not in the keyspace: refused where the system has no memory.
+    pub const KEEPS: Self = Self(1 << 8);
 
     /// Names as `COMMAND INFO` lists them; those that only matter here have none.
     const NAMES: [(Self, &'static str); 7] = [

@@ -80,6 +80,14 @@ impl Wire {
         }
     }
 
+    /// Sends words to a server that may refuse them before they are all there; then what it has
+    /// answered, if that was to be had.
+    pub fn reply_or_error(&mut self, words: &[&[u8]]) -> Option<String> {
+        // What was answered arrives though sending fails.
+        let _ = self.stream.write_all(&encode(words));
+        self.reply_or_end()
+    }
+
     /// Whether nothing arrives for a moment.
     pub fn is_silent(&mut self) -> bool {
         let before = self.stream.read_timeout().unwrap();
