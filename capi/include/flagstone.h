@@ -231,7 +231,8 @@ typedef struct flagstone_heap_options {
     const flagstone_port *port;
 } flagstone_heap_options;
 
-/* Makes a heap.
+/* Makes a heap. In the child of a fork its copy may be used and freed, whatever other threads were doing
+ * with the heap, but for one that retired blocks; a port has to see to its own locks.
  *
  * Ownership: *heap is the caller's, until flagstone_heap_free. A region is the heap's until then.
  * What `options` points to is read during the call only, but for the region and the port's context.

@@ -72,6 +72,14 @@ impl Gate {
         self.visitors.load(Ordering::Acquire) == 0
     }
 
+    /// In a forked child, before it has threads: visitors are other threads of the parent, and not here
+    /// to leave.
+    #[cfg_attr(flagstone_loom, allow(dead_code, reason = "the models do not fork"))]
+    pub(crate) fn forget_visitors(&self) {
+        // Relaxed: the child's threads start after this and so see it.
+        self.visitors.store(0, Ordering::Relaxed);
+    }
+
     fn enter_if(&self, wanted: impl Fn(usize) -> bool) -> bool {
         // Relaxed: ordered before the look at the generation by the fence.
         self.visitors.fetch_add(1, Ordering::Relaxed);

@@ -127,7 +127,7 @@ pub(crate) use watched::{Cell, read, written};
 
 /// Whether the negative control of this name is on. It may be in builds with `--cfg flagstone_weaken`,
 /// which nothing but `loom_tests/run.sh` makes: there `FLAGSTONE_WEAKEN` says which. Else a constant.
-#[cfg(not(flagstone_weaken))]
+#[cfg(all(feature = "std", not(flagstone_weaken)))]
 #[inline(always)]
 pub(crate) const fn weakened(_control: &str) -> bool {
     false

@@ -3,9 +3,13 @@
 #include <flagstone.h>
 
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define CHECK(condition)                                                        \
     do {                                                                        \
@@ -206,12 +210,78 @@ static void check_epochs(void)
     CHECK(flagstone_retire(NULL, NULL) == FLAGSTONE_OK);
 }
 
+enum { LENT = 300 };
+
+struct busy {
+    flagstone_heap *heap;
+    atomic_int ready, stop;
+    char *lent[LENT];
+};
+
+static void *keep_busy(void *arg)
+{
+    struct busy *busy = arg;
+    for (int i = 0; i < LENT; i++) {
+        busy->lent[i] = flagstone_heap_alloc(busy->heap, 80, 0);
+        memset(busy->lent[i], i, 80);
+    }
+    atomic_store(&busy->ready, 1);
+    for (size_t round = 0; !atomic_load(&busy->stop); round++) {
+        size_t size = round % 50 == 0 ? 700000 : round % 3000 + 1;
+        void *block = flagstone_heap_alloc(busy->heap, size, 0);
+        if (block != NULL) flagstone_heap_dealloc(busy->heap, block, size, 0);
+    }
+    return NULL;
+}
+
+/* The child of a process whose other threads are in a heap uses its copy and frees it. */
+static void check_heaps_over_forks(void)
+{
+    static char region[24 << 20];
+    static struct busy busy[2];
+    flagstone_heap_options options = {.region = region, .region_bytes = sizeof region};
+    CHECK(flagstone_heap_owned(NULL, &busy[0].heap) == FLAGSTONE_OK);
+    CHECK(flagstone_heap_owned(&options, &busy[1].heap) == FLAGSTONE_OK);
+    pthread_t id[2];
+    for (int i = 0; i < 2; i++) CHECK(pthread_create(&id[i], NULL, keep_busy, &busy[i]) == 0);
+    for (int i = 0; i < 2; i++) {
+        while (!atomic_load(&busy[i].ready)) sched_yield();
+    }
+    for (int round = 0; round < 10; round++) {
+        pid_t pid = fork();
+        CHECK(pid >= 0);
+        if (pid == 0) {
+            alarm(120);
+            for (int i = 0; i < 2; i++) {
+                for (int j = 0; j < LENT; j++) {
+                    CHECK(busy[i].lent[j][79] == (char)j);
+                    CHECK(flagstone_heap_dealloc(busy[i].heap, busy[i].lent[j], 80, 0) == FLAGSTONE_OK);
+                }
+                void *small = flagstone_heap_alloc(busy[i].heap, 80, 0);
+                void *large = flagstone_heap_alloc(busy[i].heap, 1 << 20, 0);
+                CHECK(small != NULL && large != NULL);
+                CHECK(flagstone_heap_free(busy[i].heap) == FLAGSTONE_OK);
+            }
+            _exit(0);
+        }
+        int status;
+        CHECK(waitpid(pid, &status, 0) == pid);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        atomic_store(&busy[i].stop, 1);
+        CHECK(pthread_join(id[i], NULL) == 0);
+        CHECK(flagstone_heap_free(busy[i].heap) == FLAGSTONE_OK);
+    }
+}
+
 int main(void)
 {
     puts(flagstone_version_borrowed());
     check_blocks();
     check_refusals();
     check_heaps();
+    check_heaps_over_forks();
     check_threads();
     check_epochs();
     check_purge();

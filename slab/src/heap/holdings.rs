@@ -172,6 +172,15 @@ unsafe impl<B: Backing> Backing for Holdings<B> {
         unsafe { self.backing.advise_huge(start, bytes, huge) }
     }
 
+    fn before_fork(&self) {
+        self.backing.before_fork();
+    }
+
+    unsafe fn after_fork(&self) {
+        // SAFETY: the caller's contract.
+        unsafe { self.backing.after_fork() }
+    }
+
     fn joins(&self) -> bool {
         self.backing.joins()
     }

@@ -18,7 +18,7 @@ use super::{Heap, local};
 use crate::counter::SharedCounter;
 use crate::os;
 use crate::shard::Shard;
-use crate::shard::lease::Unpark;
+use crate::shard::lease::{LeaseWord, Unpark};
 
 /// Bytes of all tables.
 static TABLE_BYTES: SharedCounter = SharedCounter::new();
@@ -92,6 +92,23 @@ pub(crate) fn acquire(heap: &Heap) -> Option<&'static Shard> {
     entry.shard.set(shard);
     entry.generation.set(heap.generation);
     Some(shard)
+}
+
+/// The shard of an instance that the thread has, leased or parked.
+pub(super) fn leased(heap: &Heap) -> Option<&'static Shard> {
+    let entry = entry(heap);
+    if entry.generation.get() & !PARKED != heap.generation {
+        return None;
+    }
+    // SAFETY: the heap is borrowed, and the entry is its.
+    Some(unsafe { entry.shard() })
+}
+
+/// In a forked child: a parked shard that somebody had claimed is lost to its thread too.
+pub(super) fn forget_orphaned(heap: &Heap) {
+    if leased(heap).is_some_and(|shard| shard.lease.word() == LeaseWord::ORPHANED) {
+        entry(heap).generation.set(0);
+    }
 }
 
 /// Steps back from every shard of an instance; see [`crate::thread::park`].

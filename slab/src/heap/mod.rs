@@ -118,6 +118,7 @@ pub struct Heap {
     retires: bool,
     /// Whose guards keep retired blocks; made on first use.
     domain: OnceLock<Domain>,
+    over_fork: fork::OverFork,
 }
 
 per_execution! {
@@ -160,6 +161,7 @@ impl Heap {
                 reclaimed_unsharded: SharedCounter::new(),
                 retires: false,
                 domain: OnceLock::new(),
+                over_fork: fork::OverFork::new(),
             }
         }
     }

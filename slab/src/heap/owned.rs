@@ -28,8 +28,10 @@ use crate::port::{Backing, OsPages};
 /// `Allocator` cannot outlive it, because they borrow it; for blocks taken by layout this is what
 /// the contract of `dealloc` rests on. A heap that is forgotten instead of dropped stays for ever.
 ///
-/// In the child of a process that had several threads when it forked, an instance must not be used,
-/// nor dropped: its locks are not taken around a fork as those of the global heap are.
+/// The child of a fork may go on using its copy, and drop it, whatever other threads of the parent were
+/// doing with the heap; memory that these had free, or were about to take or give back, is not used there.
+/// This takes a backing that sees to forks as well ([`Backing::before_fork`]; those of this crate do), and
+/// a heap without retired blocks: guards of threads that the child does not have are held for ever.
 ///
 /// ```
 /// use flagstone_slab::{ClassTable, Heap};
@@ -163,7 +165,10 @@ impl<B: Backing + 'static> OwnedHeap<B> {
             drop((*at).heap.domain.take());
             (*at).give_back_blocks();
             (*at).heap.shards.give_back((*at).heap.backing);
-            debug_check!((*at).holdings.held() == self.bytes, "a heap's end lost track of memory");
+            debug_check!(
+                (*at).holdings.held() == self.bytes || (*at).heap.over_fork.may_have_lost_memory(),
+                "a heap's end lost track of memory"
+            );
             ptr::drop_in_place(&raw mut (*at).heap);
             let backing = ptr::read(&raw const (*at).holdings).into_backing();
             backing.unmap(self.estate.cast(), self.bytes);

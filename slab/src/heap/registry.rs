@@ -12,7 +12,9 @@ use std::ptr;
 use super::Heap;
 use crate::gate::Gate;
 use crate::layout::HeapId;
-use crate::sync::{AtomicPtr, AtomicU8, Ordering, const_off_loom, each, per_execution, process};
+use crate::sync::{
+    AtomicPtr, AtomicU8, Ordering, PlainLock, const_off_loom, each, per_execution, process,
+};
 
 /// Heap numbers that instances may have.
 const INSTANCES: std::ops::RangeInclusive<u8> = 2..=HeapId::LAST.0;
@@ -26,6 +28,8 @@ pub(crate) struct Slot {
     state: AtomicU8,
     gate: Gate,
     heap: AtomicPtr<Heap>,
+    /// Whether whoever forks is inside. Only while [`OPENING`] is held.
+    over_fork: AtomicU8,
 }
 
 impl Slot {
@@ -35,6 +39,7 @@ impl Slot {
                 state: AtomicU8::new(FREE),
                 gate: Gate::new(),
                 heap: AtomicPtr::new(ptr::null_mut()),
+                over_fork: AtomicU8::new(0),
             }
         }
     }
@@ -42,6 +47,11 @@ impl Slot {
 
 per_execution! {
     static SLOTS: [Slot; PLACES] = each![Slot::new(); PLACES];
+}
+
+per_execution! {
+    /// Heaps open under it, so that none does while the process forks.
+    static OPENING: PlainLock<()> = PlainLock::new(());
 }
 
 /// A number that belongs to one heap until this is dropped.
@@ -91,6 +101,7 @@ impl Number {
     /// `heap` stays where it is, and valid, until [`close`](Self::close) has returned.
     pub(crate) unsafe fn open(&self, heap: *const Heap) {
         let slot = &SLOTS[self.id.0 as usize];
+        let _opening = OPENING.lock();
         // Relaxed: published by the gate.
         slot.heap.store(heap.cast_mut(), Ordering::Relaxed);
         slot.gate.open(self.generation);
@@ -139,10 +150,47 @@ impl Drop for Visit {
     }
 }
 
+/// Enters every instance that there is and stays inside, for a fork; no instance opens until
+/// [`leave_all`].
+pub(super) fn enter_all(mut each: impl FnMut(&Heap)) {
+    OPENING.hold();
+    for slot in &SLOTS[*INSTANCES.start() as usize..] {
+        if slot.gate.enter_any() {
+            // Relaxed: read by this thread, or by its copy in the child.
+            slot.over_fork.store(1, Ordering::Relaxed);
+            // SAFETY: inside the gate the heap is valid, by the contract of `open`.
+            each(unsafe { &*slot.heap.load(Ordering::Relaxed) });
+        }
+    }
+}
+
+/// Leaves the instances that [`enter_all`] entered. In a forked child, before it has threads, whoever
+/// else was inside of one is not there any more.
+///
+/// # Safety
+/// The thread, or the one that it is a copy of, called `enter_all` and not this since.
+pub(super) unsafe fn leave_all(in_child: bool, mut each: impl FnMut(&Heap)) {
+    for slot in &SLOTS[*INSTANCES.start() as usize..] {
+        if slot.over_fork.load(Ordering::Relaxed) != 0 {
+            slot.over_fork.store(0, Ordering::Relaxed);
+            // SAFETY: still inside.
+            each(unsafe { &*slot.heap.load(Ordering::Relaxed) });
+            if !in_child {
+                slot.gate.leave();
+            }
+        }
+        if in_child {
+            slot.gate.forget_visitors();
+        }
+    }
+    // SAFETY: by contract.
+    unsafe { OPENING.release() };
+}
+
 impl Heap {
     /// Calls `each` for the global heap and for every instance there is, one after the other. A heap
     /// that is dropped meanwhile by another thread waits for the call that looks at it; so `each`
-    /// should be short, and must not drop a heap.
+    /// should be short, and must neither drop a heap nor fork.
     pub fn for_each(mut each: impl FnMut(&Heap)) {
         each(Heap::global());
         for id in INSTANCES {

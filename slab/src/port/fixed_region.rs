@@ -297,6 +297,17 @@ unsafe impl Backing for FixedRegion {
     fn joins(&self) -> bool {
         true
     }
+
+    #[cfg(feature = "std")]
+    fn before_fork(&self) {
+        self.free.hold();
+    }
+
+    #[cfg(feature = "std")]
+    unsafe fn after_fork(&self) {
+        // SAFETY: the caller's contract.
+        unsafe { self.free.release() }
+    }
 }
 
 impl fmt::Debug for FixedRegion {

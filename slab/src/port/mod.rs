@@ -91,6 +91,18 @@ pub unsafe trait Backing: Send + Sync {
         false
     }
 
+    /// The process is about to fork: takes every lock that the other methods take, so that the child
+    /// finds none that a thread has which it does not have. [`after_fork`](Self::after_fork) follows, in
+    /// parent and child. A backing without locks has nothing to do.
+    fn before_fork(&self) {}
+
+    /// Lets go of what [`before_fork`](Self::before_fork) took.
+    ///
+    /// # Safety
+    /// The calling thread, or in the child the thread that it is a copy of, called `before_fork`, and
+    /// this is the first call since.
+    unsafe fn after_fork(&self) {}
+
     /// Whether a part of a range may go back alone. To a backing that cannot do this heaps give
     /// back whole ranges only.
     fn can_split(&self) -> bool {
@@ -147,6 +159,15 @@ macro_rules! backing_behind_a_pointer {
 
             fn joins(&self) -> bool {
                 (**self).joins()
+            }
+
+            fn before_fork(&self) {
+                (**self).before_fork();
+            }
+
+            unsafe fn after_fork(&self) {
+                // SAFETY: the caller's contract.
+                unsafe { (**self).after_fork() }
             }
 
             fn can_split(&self) -> bool {

@@ -246,6 +246,15 @@ unsafe impl<P: Backing> Backing for Tracing<P> {
         unsafe { self.inner.advise_huge(start, bytes, huge) }
     }
 
+    fn before_fork(&self) {
+        self.inner.before_fork();
+    }
+
+    unsafe fn after_fork(&self) {
+        // SAFETY: the caller's contract.
+        unsafe { self.inner.after_fork() }
+    }
+
     fn joins(&self) -> bool {
         self.inner.joins()
     }

@@ -12,29 +12,57 @@ pub(crate) use without_std::{PlainGuard, PlainLock};
 
 #[cfg(feature = "std")]
 mod with_std {
+    use std::cell::UnsafeCell;
     use std::sync::PoisonError;
 
     use super::super::{Mutex, MutexGuard, const_off_loom};
 
-    pub(crate) struct PlainLock<T>(Mutex<T>);
+    pub(crate) struct PlainLock<T: 'static> {
+        lock: Mutex<T>,
+        /// The guard, while the lock is held over a fork. Only its holder touches this.
+        held: UnsafeCell<Option<MutexGuard<'static, T>>>,
+    }
+
+    // SAFETY: the value is under the lock; the cell is touched by the lock's holder only.
+    unsafe impl<T: Send> Sync for PlainLock<T> {}
+    // SAFETY: as above; nobody holds a lock that moves.
+    unsafe impl<T: Send> Send for PlainLock<T> {}
 
     pub(crate) type PlainGuard<'a, T> = MutexGuard<'a, T>;
 
     impl<T> PlainLock<T> {
         const_off_loom! {
             pub(crate) fn new(value: T) -> Self {
-                Self(Mutex::new(value))
+                Self { lock: Mutex::new(value), held: UnsafeCell::new(None) }
             }
         }
 
         #[inline]
         pub(crate) fn lock(&self) -> PlainGuard<'_, T> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+            self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// Takes the lock until [`release`](Self::release): over a fork.
+        pub(crate) fn hold(&self) {
+            let guard = self.lock();
+            // SAFETY: the lock is held, so the cell is ours. The guard lies in the lock that it is a
+            // guard of, which does not move while it is borrowed and held.
+            unsafe {
+                *self.held.get() =
+                    Some(std::mem::transmute::<PlainGuard<'_, T>, PlainGuard<'static, T>>(guard));
+            }
+        }
+
+        /// # Safety
+        /// The thread, or the one that it is a copy of, called [`hold`](Self::hold) and not this since.
+        pub(crate) unsafe fn release(&self) {
+            // SAFETY: by contract the lock is held, so the cell is ours until the guard is dropped.
+            drop(unsafe { (*self.held.get()).take() });
         }
 
         #[cfg(not(flagstone_loom))]
         pub(crate) fn get_mut(&mut self) -> &mut T {
-            self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+            self.lock.get_mut().unwrap_or_else(PoisonError::into_inner)
         }
     }
 }
