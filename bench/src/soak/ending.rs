@@ -100,6 +100,10 @@ pub fn idle(scene: &Scene<'_>) -> Result<(), String> {
         idle.push(wire);
     }
     let mut control = Wire::connect(scene.target.resp).map_err(failed)?;
+    // They wait already when the setting comes.
+    poll("idle connections to be taken in", || {
+        Ok(control.info("connected_clients")? > IDLE as u64)
+    })?;
     let set = control.ask_words("CONFIG SET timeout 1").map_err(failed)?;
     if set != ok() {
         return Err(format!("CONFIG SET got {}", describe(&set)));

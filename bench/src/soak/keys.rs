@@ -20,6 +20,8 @@ const KEYS: usize = 1500;
 const ELEMENTS: usize = 100;
 /// Pieces that a value is made of, at most: APPEND adds one.
 const PIECES: usize = 3;
+/// Large values before the churn.
+const LARGE_AT_START: usize = 64;
 /// Requests of a pipeline.
 const PIPELINE: usize = 32;
 /// Key clients.
@@ -70,8 +72,13 @@ impl<'a> KeyClient<'a> {
         })
     }
 
-    /// Stores every key, so that the data has its size from the start.
+    /// Stores every key, so that the data has its size from the start; and large values of all sizes,
+    /// so that what an allocator keeps of every size is kept from the start as well.
     fn fill(&mut self) -> io::Result<()> {
+        for _ in 0..LARGE_AT_START {
+            let key = self.rng.below(KEYS);
+            self.large(key)?;
+        }
         for first in (0..KEYS).step_by(PIPELINE) {
             let keys = first..KEYS.min(first + PIPELINE);
             let pieces: Vec<(u64, usize)> = keys.clone().map(|_| self.piece()).collect();

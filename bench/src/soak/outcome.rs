@@ -224,7 +224,8 @@ impl SoakReport {
         line!(
             page,
             "Single requests of the key clients, from send to reply, beside everything else that the \
-             machine does; requests are due at a fixed rate, and one that comes late delays the next.\n"
+             machine does, its pauses included; requests are due at a fixed rate, and one that comes \
+             late delays the next.\n"
         );
         line!(page, "| allocator | while | requests | p50 | p95 | p99 | p999 | longest |");
         line!(page, "|---|---|--:|--:|--:|--:|--:|--:|");
