@@ -324,7 +324,11 @@ impl Connection {
             return;
         }
         // On the heap: in the task it would count for every connection for all its life.
-        let mut scratch = vec![0; 4096];
+        let mut scratch = Vec::new();
+        if scratch.try_reserve_exact(4096).is_err() {
+            return;
+        }
+        scratch.resize(4096, 0);
         let rest = async { while matches!(self.stream.read(&mut scratch).await, Ok(1..)) {} };
         let _ = timeout(LINGER, rest).await;
     }

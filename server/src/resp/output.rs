@@ -74,7 +74,27 @@ impl Output {
     /// There is no memory for it.
     #[inline]
     pub fn reserve(&mut self, bytes: usize) -> Result<(), TryReserveError> {
-        self.tail.try_reserve(bytes)
+        match self.tail.try_reserve(bytes) {
+            Ok(()) => Ok(()),
+            Err(refused) => self.reserve_apart(bytes, refused),
+        }
+    }
+
+    /// The tail cannot grow where it is: it becomes a chunk, and the next tail is only as large as needed.
+    #[cold]
+    fn reserve_apart(
+        &mut self,
+        bytes: usize,
+        refused: TryReserveError,
+    ) -> Result<(), TryReserveError> {
+        if self.tail.is_empty() || self.sealed.try_reserve(1).is_err() {
+            return Err(refused);
+        }
+        let mut next = Vec::new();
+        next.try_reserve_exact(bytes)?;
+        self.seal();
+        self.tail = next;
+        Ok(())
     }
 
     /// Appends a shared value; copies it if it is small.
@@ -217,7 +237,7 @@ impl Output {
 
     #[inline]
     fn has_room(&mut self, bytes: usize) -> bool {
-        self.starved = self.tail.try_reserve(bytes).is_err();
+        self.starved = self.reserve(bytes).is_err();
         !self.starved
     }
 
