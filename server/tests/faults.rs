@@ -116,7 +116,7 @@ fn sweep(once: bool) -> (usize, usize, usize) {
     fill(&mut Wire::connect(server.addr));
     assert_eq!(run(server.addr, &cases), (0, false));
     let idle = || {
-        poll("all connections to end", || (server.shared.clients.len() == 0).then_some(()));
+        poll("all connections to end", || server.shared.clients.is_empty().then_some(()));
         outstanding()
     };
     idle();
