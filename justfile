@@ -79,3 +79,7 @@ loom:
 # The unsafe crates under AddressSanitizer (nightly).
 asan:
     .ci/run asan
+
+# Fuzzes every target for a few seconds (nightly).
+fuzz:
+    .ci/run fuzz

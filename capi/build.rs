@@ -9,6 +9,8 @@ use std::{env, fs};
 fn main() {
     println!("cargo::rerun-if-changed=include/flagstone.h");
     println!("cargo::rerun-if-changed=flagstone.pc.in");
+    // Another package builds the same source as a library for Rust, without this.
+    println!("cargo::rustc-cfg=flagstone_exported");
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libflagstone.so");
     // Threads and forks keep addresses of its functions: once loaded by `dlopen`, it stays.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");

@@ -114,7 +114,7 @@ unsafe fn delete(block: *mut c_void) {
 macro_rules! operators {
     ($(#[$doc:meta] new $name:ident($($arg:ident: $type:ty),*) = $call:expr;)*) => { $(
         #[$doc]
-        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
         #[allow(non_snake_case, reason = "mangled")]
         pub extern "C-unwind" fn $name($($arg: $type),*) -> *mut c_void {
             $call
@@ -128,7 +128,7 @@ macro_rules! deletes {
         ///
         /// # Safety
         /// The block is null, or in use and given up.
-        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
         #[allow(non_snake_case, reason = "mangled")]
         pub unsafe extern "C" fn $name(block: *mut c_void, $(_: $type),*) {
             // SAFETY: the caller's promise.

@@ -6,8 +6,12 @@
 //! [`flagstone_slab`]. The one protocol here is the boundary's: no panic crosses it (`guarded`),
 //! outputs are written on every path, and a pointer from C is used only as its function's contract
 //! allows.
+//!
+//! The build script says `flagstone_exported`. Without it this is a library for Rust that replaces
+//! nothing and runs nothing at startup: for the fuzz targets.
 
 mod background;
+#[cfg_attr(not(flagstone_exported), allow(dead_code, reason = "C++ finds it by name"))]
 mod cxx;
 mod epoch;
 mod exit_table;
@@ -42,6 +46,11 @@ pub use stats::{
     ResultPtr, Stats, flagstone_stats, flagstone_stats_json, flagstone_stats_json_owned,
 };
 
+#[cfg(not(flagstone_exported))]
+pub use malloc::*;
+#[cfg(not(flagstone_exported))]
+pub use settings::complaints_about;
+
 /// Done.
 pub const FLAGSTONE_OK: c_int = 0;
 /// An argument is out of its range; nothing was done.
@@ -52,7 +61,7 @@ pub const FLAGSTONE_FAILED: c_int = -2;
 pub const FLAGSTONE_OUT_OF_MEMORY: c_int = -3;
 
 /// The library's own allocations, wherever it is loaded. A test keeps its own allocator.
-#[cfg(not(test))]
+#[cfg(all(flagstone_exported, not(test)))]
 #[global_allocator]
 static ALLOCATOR: flagstone_slab::Flagstone = flagstone_slab::Flagstone::new();
 
@@ -63,6 +72,7 @@ pub extern "C" fn flagstone_version_borrowed() -> *const c_char {
 }
 
 /// One line on standard error, without allocating.
+#[cfg_attr(not(flagstone_exported), allow(dead_code, reason = "what `cxx` says"))]
 fn tell(message: &CStr) {
     let message = message.to_bytes();
     for part in [b"flagstone: ".as_slice(), message, b"\n"] {

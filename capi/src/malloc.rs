@@ -48,13 +48,13 @@ fn page_size() -> usize {
 }
 
 /// C11 7.24.3.6.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
     or_enomem(untyped::alloc(size))
 }
 
 /// C11 7.24.3.2.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
         Some(bytes) => or_enomem(untyped::alloc_zeroed(bytes)),
@@ -66,7 +66,7 @@ pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 ///
 /// # Safety
 /// `block` is null or in use; it is given up unless the result is null and `size` is not.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
     if block.is_null() {
         return malloc(size);
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
 ///
 /// # Safety
 /// As [`realloc`].
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub unsafe extern "C" fn reallocarray(
     block: *mut c_void,
     count: usize,
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn reallocarray(
 ///
 /// # Safety
 /// `block` is null, or in use and given up.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub unsafe extern "C" fn free(block: *mut c_void) {
     if !block.is_null() {
         // SAFETY: the caller's promise.
@@ -113,7 +113,7 @@ pub unsafe extern "C" fn free(block: *mut c_void) {
 ///
 /// # Safety
 /// As [`free`].
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub unsafe extern "C" fn free_sized(block: *mut c_void, _size: usize) {
     // SAFETY: the caller's promise.
     unsafe { free(block) };
@@ -123,7 +123,7 @@ pub unsafe extern "C" fn free_sized(block: *mut c_void, _size: usize) {
 ///
 /// # Safety
 /// As [`free`].
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, _size: usize) {
     // SAFETY: the caller's promise.
     unsafe { free(block) };
@@ -133,7 +133,7 @@ pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, _
 ///
 /// # Safety
 /// `place` is valid for writing a pointer; it is written on success only.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub unsafe extern "C" fn posix_memalign(
     place: *mut *mut c_void,
     align: usize,
@@ -152,7 +152,7 @@ pub unsafe extern "C" fn posix_memalign(
 }
 
 /// C11 7.24.3.1. As in glibc, `size` need not be a multiple of `align`.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
     if !align.is_power_of_two() {
         return refuse(libc::EINVAL);
@@ -161,7 +161,7 @@ pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
 }
 
 /// As [`aligned_alloc`]; as in glibc, an alignment that is no power of two is rounded up to one.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
     match align.max(1).checked_next_power_of_two() {
         Some(align) => or_enomem(untyped::alloc_aligned(size, align)),
@@ -170,13 +170,13 @@ pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
 }
 
 /// A block at the start of a page.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub extern "C" fn valloc(size: usize) -> *mut c_void {
     or_enomem(untyped::alloc_aligned(size, page_size()))
 }
 
 /// A block of whole pages.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
     let page = page_size();
     match size.max(1).checked_next_multiple_of(page) {
@@ -186,14 +186,14 @@ pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
 }
 
 /// Bytes that a block really holds; 0 for null and for what is not this heap's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
     Heap::global().usable_size(block.cast()).unwrap_or(0)
 }
 
 /// Gives free memory back to the system, as much as can be reached; `pad` is not used. Returns 1 if
 /// any was given back.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub extern "C" fn malloc_trim(_pad: usize) -> c_int {
     c_int::from(Heap::global().purge().scavenged.bytes_purged > 0)
 }
@@ -225,7 +225,7 @@ pub struct Mallinfo2 {
 }
 
 /// Figures of the heap in glibc's words.
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
 pub extern "C" fn mallinfo2() -> Mallinfo2 {
     crate::guarded(Mallinfo2::default(), || {
         let snapshot = Heap::global().snapshot();

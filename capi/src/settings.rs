@@ -73,6 +73,14 @@ impl Settings {
     }
 }
 
+/// Names of the variables in an environment whose values are of no use.
+#[cfg(not(flagstone_exported))]
+pub fn complaints_about(get: impl Fn(&str) -> Option<OsString>) -> Vec<String> {
+    let complaints = std::cell::RefCell::new(Vec::new());
+    Settings::read(get, |name, _, _| complaints.borrow_mut().push(name.to_owned()));
+    complaints.into_inner()
+}
+
 fn complain(name: &str, value: &OsStr, wanted: &str) {
     let _ = writeln!(
         std::io::stderr(),

@@ -14,8 +14,11 @@ pub(crate) fn keep() {
     std::hint::black_box((&raw const CONSTRUCTOR, &raw const DESTRUCTOR));
 }
 
-#[cfg_attr(not(test), used)]
-#[cfg_attr(all(not(test), target_os = "linux"), unsafe(link_section = ".init_array"))]
+#[cfg_attr(all(flagstone_exported, not(test)), used)]
+#[cfg_attr(
+    all(flagstone_exported, not(test), target_os = "linux"),
+    unsafe(link_section = ".init_array")
+)]
 static CONSTRUCTOR: extern "C" fn() = constructor;
 
 extern "C" fn constructor() {
@@ -38,8 +41,11 @@ extern "C" fn constructor() {
 }
 
 /// Runs after the program's own destructors and `atexit` functions: the library was loaded first.
-#[cfg_attr(not(test), used)]
-#[cfg_attr(all(not(test), target_os = "linux"), unsafe(link_section = ".fini_array"))]
+#[cfg_attr(all(flagstone_exported, not(test)), used)]
+#[cfg_attr(
+    all(flagstone_exported, not(test), target_os = "linux"),
+    unsafe(link_section = ".fini_array")
+)]
 static DESTRUCTOR: extern "C" fn() = destructor;
 
 extern "C" fn destructor() {

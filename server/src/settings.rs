@@ -158,7 +158,12 @@ impl Settings {
         Self::from_toml(&text).map_err(|error| SettingsError::Parse(path.to_owned(), error))
     }
 
-    fn from_toml(text: &str) -> Result<Self, String> {
+    /// The defaults with what a file of this text says instead.
+    ///
+    /// # Errors
+    /// The text is no TOML, has a key that is not known, or a value of a wrong type. One line, which says
+    /// where.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
         let file: File = toml::from_str(text).map_err(|error| {
             let message = error.message().replace('\n', " ");
             match error.span() {

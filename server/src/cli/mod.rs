@@ -63,6 +63,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// What [`main`] would say against a command line before it starts anything; `None` if nothing.
+pub fn refusal(args: impl IntoIterator<Item = OsString>) -> Option<String> {
+    let error = Cli::try_parse_from(args).err()?;
+    error.use_stderr().then(|| one_line(&error))
+}
+
 fn refuse(why: &str) -> ExitCode {
     complain(why);
     ExitCode::from(REFUSED)
