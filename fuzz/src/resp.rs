@@ -67,7 +67,7 @@ fn decode(bytes: &[u8], limits: WireLimits, cuts: &[usize]) -> (Requests, Option
         }
         let (now, later) = rest.split_at(cut.min(rest.len()));
         rest = later;
-        input.room().extend_from_slice(now);
+        input.room().expect("memory").extend_from_slice(now);
         input.arrived(now.len());
         fed += now.len();
         loop {

@@ -304,3 +304,23 @@ fn retired_blocks_go_home_to_their_instance_and_with_it() {
     drop(guard);
     participant.collect();
 }
+
+/// Records of large blocks come in chunks. Where a chunk ends, one block more is no reason to refuse,
+/// whichever way the ranges before were cut and given back.
+#[test]
+fn large_blocks_are_refused_for_want_of_memory_and_not_of_records() {
+    for decay in [Duration::ZERO, Duration::from_secs(1)] {
+        let builder = || Heap::builder().class_table(ClassTable::SMALL_OBJECTS).decay(decay);
+        let pages = builder().build().unwrap();
+        let system = builder().backing(System::SYSTEM).build().unwrap();
+        for (bytes, count) in [(2_000, 3_000), (5 << 20, 60)] {
+            for number in 0..count {
+                // Untouched: it is address space that is used up here.
+                assert!(pages.try_alloc(layout(bytes)).is_ok(), "{number} of {bytes} bytes");
+            }
+        }
+        for number in 0..1_000 {
+            assert!(system.try_alloc(layout(300_000)).is_ok(), "{number}");
+        }
+    }
+}

@@ -366,7 +366,7 @@ impl Fallback {
                 if let Some(taken) = tier.space.take(bytes, align, place) {
                     return Some(taken);
                 }
-                tier.space.wants_records()
+                tier.space.wants_records_to_add()
             };
             if wants_records && !self.bring_records(means) {
                 return None;
@@ -412,7 +412,7 @@ impl Fallback {
         };
         let mut tier = self.tier.lock(means.threshold);
         let now = os::coarse_millis();
-        if !tier.space.wants_records() {
+        if !tier.space.wants_records_to_add() {
             tier.space.set_splits(means.backing.can_split());
             tier.space.add(start, span, origin, now);
             poison::close(base.as_ptr(), span);
@@ -433,7 +433,7 @@ impl Fallback {
     fn bring_records(&self, means: &Means<'_>) -> bool {
         let Some(chunk) = means.backing.map(RECORD_CHUNK, os::page_size()) else { return false };
         let mut tier = self.tier.lock(means.threshold);
-        if tier.space.wants_records() {
+        if tier.space.wants_records_to_add() {
             // SAFETY: a fresh mapping, given to the space for good.
             unsafe { tier.space.add_records(chunk.as_ptr(), RECORD_CHUNK) };
             self.counts.record_bytes.add(RECORD_CHUNK as u64);

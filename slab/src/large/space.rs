@@ -111,6 +111,11 @@ impl Space {
         self.records.available() < RECORDS_MIN
     }
 
+    /// The same before a fresh range is added and a block taken from it: the range needs a record too.
+    pub(crate) fn wants_records_to_add(&self) -> bool {
+        self.records.available() <= RECORDS_MIN
+    }
+
     /// Takes a chunk for records.
     ///
     /// # Safety
