@@ -72,7 +72,7 @@ pub use layout::{ClassTable, ClassTableError};
 #[allow(missing_docs, reason = "seen by models only")]
 pub mod model {
     pub use crate::gate::Gate;
-    pub use crate::heap::modelled::{Capped, HighWater, SegmentCache, TakenSlab};
+    pub use crate::heap::modelled::{Capped, HighWater, LargeBlocks, SegmentCache, TakenSlab};
     pub use crate::lock::StatedLock;
     pub use crate::shard::inbox::{Inbox, Post};
     pub use crate::shard::lease::{Lease, LeaseWord, Take, Unpark};

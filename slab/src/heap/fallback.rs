@@ -20,7 +20,7 @@ use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os::{self, fatal, poison};
 use crate::port::Remapped;
 use crate::stats::{FALLBACK_BOUNDS, FallbackSnapshot, LockSite, LockSnapshot};
-use crate::sync::const_off_loom;
+use crate::sync::{const_off_loom, weakened};
 
 /// The fallback tier of one heap.
 pub(crate) struct Fallback {
@@ -205,7 +205,10 @@ impl Fallback {
         let (old_bytes, new_bytes) = (from.bytes(), to.bytes());
         // Before the pages move: from then on the old place is anybody's, and entries and records
         // theirs; and so is the new one, should the system give up half way (rule E3).
-        self.tier.lock(means.threshold).space.depart(from, to);
+        let late = weakened("move_departs_late");
+        if !late {
+            self.tier.lock(means.threshold).space.depart(from, to);
+        }
         mark(from.start(), old_bytes, Kind::Foreign);
         mark(to.start(), new_bytes, Kind::Foreign);
         poison::open(new.as_ptr(), new_bytes);
@@ -213,6 +216,9 @@ impl Fallback {
         let outcome = unsafe { means.backing.remap(old, old_bytes, new, new_bytes) };
         let ours = Kind::Large(means.id);
         let mut tier = self.tier.lock(means.threshold);
+        if late {
+            tier.space.depart(from, to);
+        }
         match outcome {
             Remapped::Moved => {
                 // The mapping brought its advice along, from when the block was small, say.

@@ -3,12 +3,15 @@
 //! Owns no protocol: the types here put the real parts where a model can hold them, with a backing of
 //! the model's own that watches what is mapped.
 
+use std::alloc::Layout;
 use std::ptr::NonNull;
 
+use super::fallback::Fallback;
 pub use super::high_water::HighWater;
 use super::holdings::{Figures, Holdings};
 use super::pool::{DecayLimit, Pool};
 use super::{HugePages, Means};
+use crate::large::Place;
 use crate::layout::{DEFAULT_TABLE, HeapId, Owner, SLICE_BYTES, Segment, Slab};
 use crate::lock::ContentionThreshold;
 use crate::port::Backing;
@@ -50,13 +53,7 @@ impl<B: Backing> SegmentCache<B> {
 
     /// A slab of the smallest class.
     pub fn take(&self) -> Option<TakenSlab> {
-        let means = Means {
-            id: HeapId::GLOBAL,
-            backing: &self.backing,
-            threshold: &self.threshold,
-            decay_millis: 0,
-            huge_pages: HugePages::Never,
-        };
+        let means = means(&self.backing, &self.threshold);
         let (slab, _) = self.pool.take(0, DEFAULT_TABLE.info(0), Owner::BUCKET, &means)?;
         Some(TakenSlab(slab))
     }
@@ -86,6 +83,61 @@ impl<B: Backing> SegmentCache<B> {
     pub fn figures(&self) -> (u64, u64, u64) {
         let seen = self.pool.snapshot();
         (seen.segments, seen.free_dirty_bytes, seen.free_clean_bytes)
+    }
+}
+
+/// The large blocks of a heap over a backing.
+pub struct LargeBlocks<B: Backing> {
+    fallback: Fallback,
+    backing: B,
+    threshold: ContentionThreshold,
+}
+
+impl<B: Backing> LargeBlocks<B> {
+    /// None so far.
+    pub fn new(backing: B) -> Self {
+        Self { fallback: Fallback::new(), backing, threshold: ContentionThreshold::new() }
+    }
+
+    /// The backing.
+    pub fn backing(&self) -> &B {
+        &self.backing
+    }
+
+    /// A block, or null.
+    pub fn alloc(&self, bytes: usize) -> *mut u8 {
+        match Layout::from_size_align(bytes, 1) {
+            Ok(layout) => self.fallback.alloc(layout, Place::Best, &self.means()),
+            Err(_) => std::ptr::null_mut(),
+        }
+    }
+
+    /// Makes a block larger without copying; null if that cannot be done, and the block is as before.
+    ///
+    /// # Safety
+    /// The caller has the block, and gives up its old place if this succeeds.
+    pub unsafe fn grow(&self, block: *mut u8, bytes: usize) -> *mut u8 {
+        // SAFETY: by contract.
+        let grown = unsafe { self.fallback.resize(block, 1, bytes, &self.means()) };
+        grown.unwrap_or_default()
+    }
+
+    /// Takes a block back; what is free goes back at once.
+    ///
+    /// # Safety
+    /// The caller has the block, and gives it up.
+    pub unsafe fn free(&self, block: *mut u8) {
+        // SAFETY: by contract.
+        unsafe { self.fallback.free(block, &self.means()) };
+    }
+
+    /// Bytes of a block, by its address.
+    pub fn block_bytes(&self, block: *mut u8) -> Option<usize> {
+        self.fallback.usable_size(block.addr(), &self.threshold)
+    }
+
+    fn means(&self) -> Means<'_> {
+        means(&self.backing, &self.threshold)
     }
 }
 
@@ -121,4 +173,9 @@ impl<B: Backing> Capped<B> {
     pub fn figures(&self) -> (usize, u64, u64) {
         (self.0.held(), self.0.peak(), self.0.refusals())
     }
+}
+
+fn means<'a>(backing: &'a dyn Backing, threshold: &'a ContentionThreshold) -> Means<'a> {
+    let (id, huge_pages) = (HeapId::GLOBAL, HugePages::Never);
+    Means { id, backing, threshold, decay_millis: 0, huge_pages }
 }

@@ -17,6 +17,7 @@ use super::extent::{Mapping, Node, Records, State};
 use super::job::{Job, Jobs};
 use super::queue::Queue;
 use super::tree::{ByAddress, BySize, Tree};
+use crate::os::debug_check;
 
 /// Records that any one operation may need.
 const RECORDS_MIN: usize = 4;
@@ -132,6 +133,10 @@ impl Space {
             Origin::CommonHuge => Mapping(1),
             Origin::Alone => self.new_mapping(),
         };
+        debug_check!(
+            self.all.at_most(start + bytes - 1).is_none_or(|node| node.end() <= start),
+            "a fresh range is in the books of the large space already"
+        );
         if let Some(node) = self.records.make(start, bytes, mapping, State::Away) {
             self.all.insert(node);
             self.give(node, State::Clean, now);

@@ -86,11 +86,12 @@ impl Slab {
                 done &= !(1 << part);
             }
         }
+        // The gauge first: a forked child that takes the slab over takes off it what the mask says.
+        let bytes = u64::from(done.count_ones()) * part as u64;
+        purged_bytes.add(bytes);
         self.purged.set(self.purged.get() | done);
         // SAFETY: by contract; the blocks of the map are free.
         unsafe { self.link_in_order(key, (0..self.linked()).rev().filter(|&i| free.has(i))) };
-        let bytes = u64::from(done.count_ones()) * part as u64;
-        purged_bytes.add(bytes);
         bytes
     }
 

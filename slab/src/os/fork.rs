@@ -15,8 +15,9 @@ pub(crate) fn arm_fork_handlers(
 ) {
     static ARMED: process::AtomicUsize = process::AtomicUsize::new(0);
     // Relaxed: the flag stands for itself. Whoever reads 1 relies on a registration that is done
-    // or being done by the thread that wrote it; a fork in between has one thread's shard at stake,
-    // which is not leased yet.
+    // or being done by the thread that wrote it. A fork by a third thread in between runs without
+    // handlers, as one a moment earlier would: waiting for the registration here could mean waiting for
+    // that very fork. Programs have one thread when they allocate first.
     if ARMED.load(Ordering::Relaxed) != 0 || ARMED.swap(1, Ordering::Relaxed) != 0 {
         return;
     }

@@ -12,6 +12,7 @@ use super::imp::Shard;
 use super::outbox::Chain;
 use crate::bucket::{GRADES, Grade};
 use crate::layout::{Block, ClassInfo, open_block, slab_of, wipe_link};
+use crate::os::debug_check;
 
 /// What part of a page the first grade is; each ends at twice the one before.
 const FIRST_GRADE: usize = 8;
@@ -41,6 +42,9 @@ impl Shard {
             let end = (((page / FIRST_GRADE) / bytes).max(1) << grade) as u64;
             let left = end.checked_sub(used).filter(|&left| left > 0)?;
             let most = (LEND_BYTES / bytes).max(1).min(left as usize);
+            // Should a shard take their slab over, they are posted as one chain, whose word says where
+            // its tail is within one slice.
+            debug_check!(most == 1 || info.slices == 1, "lent blocks of a slab of several slices");
             Some((most as u32, grade))
         })
     }
