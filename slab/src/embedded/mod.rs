@@ -34,7 +34,8 @@ use crate::sync::PlainLock;
 /// full, requests are refused, and served again when blocks have come back.
 ///
 /// Threads share it by a lock: without `std` one that spins. So an interrupt handler must not
-/// allocate or free: it may have interrupted the very code that holds the lock.
+/// allocate or free: it may have interrupted the very code that holds the lock. Nor does it see to
+/// forks: whoever forks sees to it that no other thread is in the heap.
 ///
 /// A block that is freed twice, or freed and not a block of the heap, ends the program with a message
 /// that names the address: through `abort` with `std`, through the panic handler without.
