@@ -26,6 +26,10 @@
 //! `-Zsanitizer=address`, free memory is poisoned.
 #![cfg_attr(flagstone_asan, feature(sanitize))]
 #![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(
+    not(feature = "std"),
+    allow(rustdoc::broken_intra_doc_links, reason = "what they lead to is behind the feature")
+)]
 
 #[cfg(any(feature = "allocator-api2-02", feature = "allocator-api2-04"))]
 mod allocator_api2;
