@@ -1,16 +1,21 @@
 //! C++ `operator new` and `operator delete` in all forms, by their mangled names (Itanium ABI, 64 bits).
 //!
-//! Owns no state. A program's own replacements, being the program's, are found before these. The
-//! throwing forms follow the standard: call the new-handler and try again while there is one, else
-//! throw `std::bad_alloc`. Both are the C++ library's, found by name when memory has run out, so
-//! that C programs need no C++ library; without one, the program ends with a message.
+//! Owns one word: whether the program has replaced a form that others are made of. A program's own
+//! replacements, being the program's, are found before these. The throwing forms follow the standard:
+//! call the new-handler and try again while there is one, else throw `std::bad_alloc`. Both are the C++
+//! library's, found by name when memory has run out, so that C programs need no C++ library; without
+//! one, the program ends with a message.
 //!
-//! The standard's nothrow forms call the throwing ones and turn what these throw into null. Only C++ can
-//! catch that, so when memory has run out they hand over to the C++ library's own nothrow forms, which
-//! come after ours in the order of symbols and do just so: its `operator new` is ours again, or the
-//! program's.
+//! By the standard the other forms call the plain ones: arrays, sized deletes, and the nothrow forms,
+//! which turn what is thrown into null, as only C++ can. Two cases cannot do without: a program that
+//! has replaced a plain form, whose blocks are its own, and a nothrow form when memory has run out.
+//! Then the C++ library's definition of the same form has the word. It comes after ours in the order of
+//! symbols, and what it calls is ours again or the program's.
+
+#![allow(clippy::disallowed_types, reason = "the flag below is no part of a protocol")]
 
 use std::ffi::{CStr, c_void};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use flagstone_slab::untyped;
 
@@ -27,6 +32,16 @@ fn find(symbol: &CStr) -> *mut c_void {
 fn find_hidden(symbol: &CStr) -> *mut c_void {
     // SAFETY: the name ends in NUL; RTLD_NEXT asks behind the object that this code is in.
     unsafe { libc::dlsym(libc::RTLD_NEXT, symbol.as_ptr()) }
+}
+
+/// Where the program or library starts that an address is in; null if it is in none.
+fn object_of(address: *const c_void) -> *const c_void {
+    let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: the place is valid for writing, and all zeros are a value of it.
+    unsafe {
+        libc::dladdr(address, found.as_mut_ptr());
+        found.assume_init().dli_fbase
+    }
 }
 
 /// Calls the program's new-handler; returns whether there was one. It may throw.
@@ -74,34 +89,39 @@ fn new_again(size: usize, align: usize) -> *mut c_void {
 }
 
 #[inline(always)]
-fn new_nothrow(size: usize, align: usize, nothrow: NoThrow, form: &CStr) -> *mut c_void {
-    let block = untyped::alloc_aligned(size, align);
-    if block.is_null() { new_nothrow_again(size, align, nothrow, form) } else { block.cast() }
+fn new_or_null(size: usize, align: usize) -> *mut c_void {
+    untyped::alloc_aligned(size, align).cast()
 }
 
-/// What the C++ library's form of this name gives; null where there is none to ask.
+const UNKNOWN: u8 = 0;
+const OURS: u8 = 1;
+const REPLACED: u8 = 2;
+
+/// Whether the program has its own of one of the forms that the others are made of.
+#[inline(always)]
+fn replaced() -> bool {
+    static KNOWN: AtomicU8 = AtomicU8::new(UNKNOWN);
+    // Relaxed: the value stands for itself, and whoever finds none finds out the same.
+    match KNOWN.load(Ordering::Relaxed) {
+        OURS => false,
+        REPLACED => true,
+        _ => find_out(&KNOWN),
+    }
+}
+
 #[cold]
 #[inline(never)]
-fn new_nothrow_again(size: usize, align: usize, nothrow: NoThrow, form: &CStr) -> *mut c_void {
-    type Plain = extern "C" fn(usize, NoThrow) -> *mut c_void;
-    type Aligned = extern "C" fn(usize, usize, NoThrow) -> *mut c_void;
-    let theirs = find_hidden(form);
-    if theirs.is_null() {
-        return std::ptr::null_mut();
-    }
-    // SAFETY: functions of this mangled name have one of these types, and those with an alignment the
-    // second. They do not throw.
-    unsafe {
-        if form.to_bytes().windows(ALIGNED.len()).any(|part| part == ALIGNED) {
-            std::mem::transmute::<*mut c_void, Aligned>(theirs)(size, align, nothrow)
-        } else {
-            std::mem::transmute::<*mut c_void, Plain>(theirs)(size, nothrow)
-        }
-    }
+fn find_out(known: &AtomicU8) -> bool {
+    // Not compared with addresses of functions here: a library's own names, too, mean the program's.
+    let ours = object_of(find_out as *const c_void);
+    let plain = [c"_Znwm", c"_ZdlPv", c"_ZnwmSt11align_val_t", c"_ZdlPvSt11align_val_t"];
+    let replaced = plain.into_iter().any(|name| {
+        let found = find(name).cast_const();
+        !found.is_null() && object_of(found) != ours
+    });
+    known.store(if replaced { REPLACED } else { OURS }, Ordering::Relaxed);
+    replaced
 }
-
-/// `std::align_val_t` in a mangled name.
-const ALIGNED: &[u8] = b"St11align_val_t";
 
 #[inline(always)]
 unsafe fn delete(block: *mut c_void) {
@@ -111,80 +131,128 @@ unsafe fn delete(block: *mut c_void) {
     }
 }
 
+/// The C++ library's definition of a form, if there is one.
+macro_rules! theirs {
+    ($name:ident: $type:ty) => {{
+        const NAME: &CStr =
+            match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                Ok(name) => name,
+                Err(_) => panic!("a name without an end"),
+            };
+        let found = find_hidden(NAME);
+        // SAFETY: a function of this mangled name has this type.
+        (!found.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, $type>(found) })
+    }};
+}
+
 macro_rules! operators {
-    ($(#[$doc:meta] new $name:ident($($arg:ident: $type:ty),*) = $call:expr;)*) => { $(
+    ($(#[$doc:meta] $kind:ident $name:ident($($arg:ident: $type:ty),*) = $call:expr;)*) => { $(
         #[$doc]
         #[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
         #[allow(non_snake_case, reason = "mangled")]
         pub extern "C-unwind" fn $name($($arg: $type),*) -> *mut c_void {
-            $call
+            operators!(@$kind $name($($arg: $type),*) $call)
         }
     )* };
+    (@plain $name:ident($($arg:ident: $type:ty),*) $call:expr) => { $call };
+    (@derived $name:ident($($arg:ident: $type:ty),*) $call:expr) => {{
+        if replaced()
+            && let Some(theirs) = theirs!($name: extern "C-unwind" fn($($type),*) -> *mut c_void)
+        {
+            return theirs($($arg),*);
+        }
+        $call
+    }};
+    (@nothrow $name:ident($($arg:ident: $type:ty),*) $call:expr) => {{
+        if !replaced() {
+            let block = $call;
+            if !block.is_null() {
+                return block;
+            }
+        }
+        match theirs!($name: extern "C-unwind" fn($($type),*) -> *mut c_void) {
+            Some(theirs) => theirs($($arg),*),
+            // No C++ library, so nobody has a new-handler.
+            None => $call,
+        }
+    }};
 }
 
 macro_rules! deletes {
-    ($(#[$doc:meta] delete $name:ident($($type:ty),*);)*) => { $(
+    ($(#[$doc:meta] $kind:ident $name:ident($($arg:ident: $type:ty),*);)*) => { $(
         #[$doc]
         ///
         /// # Safety
         /// The block is null, or in use and given up.
         #[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
         #[allow(non_snake_case, reason = "mangled")]
-        pub unsafe extern "C" fn $name(block: *mut c_void, $(_: $type),*) {
-            // SAFETY: the caller's promise.
-            unsafe { delete(block) }
+        pub unsafe extern "C" fn $name(block: *mut c_void, $($arg: $type),*) {
+            deletes!(@$kind $name(block, $($arg: $type),*))
         }
     )* };
+    (@plain $name:ident($block:ident, $($arg:ident: $type:ty),*)) => {{
+        $(let _ = $arg;)*
+        // SAFETY: the caller's promise.
+        unsafe { delete($block) }
+    }};
+    (@derived $name:ident($block:ident, $($arg:ident: $type:ty),*)) => {{
+        if replaced()
+            && let Some(theirs) = theirs!($name: unsafe extern "C" fn(*mut c_void, $($type),*))
+        {
+            // SAFETY: the caller's promise.
+            return unsafe { theirs($block, $($arg),*) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { delete($block) }
+    }};
 }
 
 operators! {
     /// `operator new(std::size_t)`
-    new _Znwm(size: usize) = new(size, 1);
+    plain _Znwm(size: usize) = new(size, 1);
     /// `operator new[](std::size_t)`
-    new _Znam(size: usize) = new(size, 1);
+    derived _Znam(size: usize) = new(size, 1);
     /// `operator new(std::size_t, std::nothrow_t const&)`
-    new _ZnwmRKSt9nothrow_t(size: usize, nothrow: NoThrow)
-        = new_nothrow(size, 1, nothrow, c"_ZnwmRKSt9nothrow_t");
+    nothrow _ZnwmRKSt9nothrow_t(size: usize, nothrow: NoThrow) = new_or_null(size, 1);
     /// `operator new[](std::size_t, std::nothrow_t const&)`
-    new _ZnamRKSt9nothrow_t(size: usize, nothrow: NoThrow)
-        = new_nothrow(size, 1, nothrow, c"_ZnamRKSt9nothrow_t");
+    nothrow _ZnamRKSt9nothrow_t(size: usize, nothrow: NoThrow) = new_or_null(size, 1);
     /// `operator new(std::size_t, std::align_val_t)`
-    new _ZnwmSt11align_val_t(size: usize, align: usize) = new(size, align);
+    plain _ZnwmSt11align_val_t(size: usize, align: usize) = new(size, align);
     /// `operator new[](std::size_t, std::align_val_t)`
-    new _ZnamSt11align_val_t(size: usize, align: usize) = new(size, align);
+    derived _ZnamSt11align_val_t(size: usize, align: usize) = new(size, align);
     /// `operator new(std::size_t, std::align_val_t, std::nothrow_t const&)`
-    new _ZnwmSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, nothrow: NoThrow)
-        = new_nothrow(size, align, nothrow, c"_ZnwmSt11align_val_tRKSt9nothrow_t");
+    nothrow _ZnwmSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, nothrow: NoThrow)
+        = new_or_null(size, align);
     /// `operator new[](std::size_t, std::align_val_t, std::nothrow_t const&)`
-    new _ZnamSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, nothrow: NoThrow)
-        = new_nothrow(size, align, nothrow, c"_ZnamSt11align_val_tRKSt9nothrow_t");
+    nothrow _ZnamSt11align_val_tRKSt9nothrow_t(size: usize, align: usize, nothrow: NoThrow)
+        = new_or_null(size, align);
 }
 
 deletes! {
     /// `operator delete(void*)`
-    delete _ZdlPv();
+    plain _ZdlPv();
     /// `operator delete[](void*)`
-    delete _ZdaPv();
+    derived _ZdaPv();
     /// `operator delete(void*, std::size_t)`
-    delete _ZdlPvm(usize);
+    derived _ZdlPvm(size: usize);
     /// `operator delete[](void*, std::size_t)`
-    delete _ZdaPvm(usize);
+    derived _ZdaPvm(size: usize);
     /// `operator delete(void*, std::nothrow_t const&)`
-    delete _ZdlPvRKSt9nothrow_t(NoThrow);
+    derived _ZdlPvRKSt9nothrow_t(nothrow: NoThrow);
     /// `operator delete[](void*, std::nothrow_t const&)`
-    delete _ZdaPvRKSt9nothrow_t(NoThrow);
+    derived _ZdaPvRKSt9nothrow_t(nothrow: NoThrow);
     /// `operator delete(void*, std::align_val_t)`
-    delete _ZdlPvSt11align_val_t(usize);
+    plain _ZdlPvSt11align_val_t(align: usize);
     /// `operator delete[](void*, std::align_val_t)`
-    delete _ZdaPvSt11align_val_t(usize);
+    derived _ZdaPvSt11align_val_t(align: usize);
     /// `operator delete(void*, std::size_t, std::align_val_t)`
-    delete _ZdlPvmSt11align_val_t(usize, usize);
+    derived _ZdlPvmSt11align_val_t(size: usize, align: usize);
     /// `operator delete[](void*, std::size_t, std::align_val_t)`
-    delete _ZdaPvmSt11align_val_t(usize, usize);
+    derived _ZdaPvmSt11align_val_t(size: usize, align: usize);
     /// `operator delete(void*, std::align_val_t, std::nothrow_t const&)`
-    delete _ZdlPvSt11align_val_tRKSt9nothrow_t(usize, NoThrow);
+    derived _ZdlPvSt11align_val_tRKSt9nothrow_t(align: usize, nothrow: NoThrow);
     /// `operator delete[](void*, std::align_val_t, std::nothrow_t const&)`
-    delete _ZdaPvSt11align_val_tRKSt9nothrow_t(usize, NoThrow);
+    derived _ZdaPvSt11align_val_tRKSt9nothrow_t(align: usize, nothrow: NoThrow);
 }
 
 #[cfg(test)]

@@ -71,6 +71,17 @@ fn cxx_with_threads_and_exceptions() {
     preloaded_and_static("c++", "operators.cc");
 }
 
+/// Forms that the program has not replaced go through those that it has. Not linked statically: there the
+/// program's forms and the library's would be two definitions of one name.
+#[test]
+fn a_cxx_program_that_replaced_some_forms() {
+    if has("c++") {
+        let program = compile("c++", "replaced.cc", "replaced", &["-lpthread", "-ldl"]);
+        run(&mut Command::new(&program));
+        run(Command::new(&program).arg("flagstone").env("LD_PRELOAD", shared()));
+    }
+}
+
 /// An idle program's memory goes back without its help, by a thread that small programs do not have;
 /// the control, without the thread, keeps it.
 #[test]
