@@ -46,7 +46,6 @@ use outcome::{Outcome, Parts, Reading};
 use plan::{FEWEST_ROUNDS, Injected, Plan};
 use scene::{Percentiles, Scene};
 use target::Target;
-use trend::Flatness;
 use watch::Watched;
 
 /// Time between two readings of the resident set.
@@ -150,7 +149,18 @@ fn load(scene: &Scene<'_>, heap_serves: bool, outcome: &mut Outcome, say: &dyn F
         if scene.plan.injects(Injected::Value) {
             scope.spawn(|| keys::overwrite(scene));
         }
-        rounds(scene, heap_serves, outcome, say);
+        let until = scene.plan.rounds_until();
+        rounds(scene, heap_serves, outcome, say, |round| {
+            round < FEWEST_ROUNDS || scene.began.elapsed() < until
+        });
+        outcome.warm_up = Plan::warm_up(outcome.rounds);
+        if scene.plan.confirms(outcome.rounds) && outcome.judge().is_some_and(|f| f.rises()) {
+            say("it rises: as many rounds again will tell");
+            outcome.warm_up = outcome.rounds;
+            let last = 2 * outcome.rounds;
+            rounds(scene, heap_serves, outcome, say, |round| round < last);
+        }
+        outcome.flatness = outcome.judge();
         scene.pulse.stop();
         let consumed: Vec<_> = consumers
             .into_iter()
@@ -163,13 +173,18 @@ fn load(scene: &Scene<'_>, heap_serves: bool, outcome: &mut Outcome, say: &dyn F
     judge_resident(scene, outcome);
 }
 
-fn rounds(scene: &Scene<'_>, heap_serves: bool, outcome: &mut Outcome, say: &dyn Fn(&str)) {
+/// Rounds for as long as `more` wants one, and the server is there.
+fn rounds(
+    scene: &Scene<'_>,
+    heap_serves: bool,
+    outcome: &mut Outcome,
+    say: &dyn Fn(&str),
+    more: impl Fn(usize) -> bool,
+) {
     let faults: Vec<_> =
         FAULTS.iter().filter(|fault| scene.plan.faults.contains(&fault.name)).collect();
-    let until = scene.plan.rounds_until();
-    let fewest = FEWEST_ROUNDS.max(faults.len());
-    let mut round = 0;
-    while round < fewest || scene.began.elapsed() < until {
+    while more(outcome.rounds) {
+        let round = outcome.rounds;
         if scene.target.resident().is_none() {
             scene.ledger.broke(Check::Alive, "the server is gone");
             break;
@@ -184,9 +199,8 @@ fn rounds(scene: &Scene<'_>, heap_serves: bool, outcome: &mut Outcome, say: &dyn
             scene.set_faulty(false);
             scene.ledger.judge(fault.check, result);
         }
-        round += 1;
+        outcome.rounds += 1;
     }
-    outcome.rounds = round;
 }
 
 /// The part of a round in which the resident set is read.
@@ -254,11 +268,7 @@ fn redis_benchmark(scene: &Scene<'_>) -> io::Result<std::process::Child> {
         .spawn()
 }
 
-fn judge_resident(scene: &Scene<'_>, outcome: &mut Outcome) {
-    let warm_up = Plan::warm_up(outcome.rounds);
-    let after = outcome.resident.iter().filter(|reading| reading.round >= warm_up);
-    let readings: Vec<(f64, f64)> = after.map(|reading| (reading.seconds, reading.bytes)).collect();
-    outcome.flatness = Flatness::of(&readings);
+fn judge_resident(scene: &Scene<'_>, outcome: &Outcome) {
     // Without a verdict the check has not been looked at, which is a failure.
     let Some(flatness) = outcome.flatness else { return };
     const MIB: f64 = (1 << 20) as f64;

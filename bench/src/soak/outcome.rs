@@ -49,6 +49,8 @@ pub struct Outcome {
     pub seconds: f64,
     /// Rounds.
     pub rounds: usize,
+    /// Rounds at the start whose resident set does not count.
+    pub warm_up: usize,
     /// What the clients did.
     pub counts: BTreeMap<&'static str, u64>,
     /// Latencies while there was only load.
@@ -72,6 +74,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The verdict on the resident set as it is; none for too few rounds after the warm-up.
+    pub fn judge(&self) -> Option<Flatness> {
+        let after = self.resident.iter().filter(|reading| reading.round >= self.warm_up);
+        let readings: Vec<(f64, f64)> =
+            after.map(|reading| (reading.seconds, reading.bytes)).collect();
+        Flatness::of(&readings)
+    }
+
     /// The checks that did not hold.
     pub fn failed(&self) -> Vec<Check> {
         self.checks.iter().filter(|(_, entry)| entry.failed()).map(|(check, _)| *check).collect()
@@ -186,9 +196,9 @@ impl SoakReport {
         );
         line!(
             page,
-            "| allocator | rounds | window | median | slope (MiB/h) | 95 % | peak | empty | |"
+            "| allocator | rounds | warm-up | window | median | slope (MiB/h) | 95 % | peak | empty | |"
         );
-        line!(page, "|---|--:|--:|--:|--:|--:|--:|--:|---|");
+        line!(page, "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|");
         for Entrant { name, outcome, .. } in &self.entrants {
             let mib = |bytes: Option<u64>| match bytes {
                 Some(bytes) => format!("{:.1}", bytes as f64 / MIB),
@@ -198,16 +208,18 @@ impl SoakReport {
             let Some(flatness) = outcome.flatness else {
                 line!(
                     page,
-                    "| {name} | {} | | | | | {peak} | {empty} | no verdict |",
-                    outcome.rounds
+                    "| {name} | {} | {} | | | | | {peak} | {empty} | no verdict |",
+                    outcome.rounds,
+                    outcome.warm_up
                 );
                 continue;
             };
             let hourly = |per_second: f64| per_second * 3600.0 / MIB;
             line!(
                 page,
-                "| {name} | {} | {:.0} s | {:.1} | {:+.1} | {:+.1} ... {:+.1} | {peak} | {empty} | {} |",
+                "| {name} | {} | {} | {:.0} s | {:.1} | {:+.1} | {:+.1} ... {:+.1} | {peak} | {empty} | {} |",
                 outcome.rounds,
+                outcome.warm_up,
                 flatness.window,
                 flatness.median / MIB,
                 hourly(flatness.slope.per_second),

@@ -68,6 +68,12 @@ impl Plan {
         rounds.div_ceil(4).max(FEWEST_WARM_UP)
     }
 
+    /// Whether a rise after `rounds` is looked at for as many again before it counts: in a short soak
+    /// a pause of the machine, after which memory fills anew, is much of the window.
+    pub fn confirms(&self, rounds: usize) -> bool {
+        rounds < 2 * FEWEST_ROUNDS
+    }
+
     /// A rate or a number at full load, as this plan has it.
     pub fn load(&self, full: u32) -> u32 {
         if self.light { full.div_ceil(10) } else { full }
