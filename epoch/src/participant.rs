@@ -447,6 +447,8 @@ impl Participant {
         unsafe {
             if weakened("batch_without_grace") {
                 batch.reclaim();
+            } else if weakened("batch_not_deferred") {
+                std::mem::forget(batch);
             } else {
                 guard.defer_unchecked(move || batch.reclaim());
             }

@@ -22,7 +22,7 @@ use crate::waiting::Waiters;
 const IDLE_STEPS: u32 = 4;
 
 /// Steps after which collecting stops though more keeps coming.
-const MAX_STEPS: u32 = 4096;
+const MAX_STEPS: u32 = if cfg!(flagstone_loom) { 8 } else { 4096 };
 
 #[derive(Debug)]
 pub(crate) struct Core {
