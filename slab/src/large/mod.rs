@@ -12,8 +12,6 @@ mod extent;
 mod job;
 mod queue;
 mod space;
-#[cfg(test)]
-mod space_tests;
 mod tree;
 
 pub(crate) use budget::Budget;

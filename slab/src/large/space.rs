@@ -563,33 +563,6 @@ impl Space {
         self.figures.dirty += node.bytes() as u64;
         jobs.push(Job { start: node.start(), bytes: node.bytes(), purged: Some(node) });
     }
-
-    /// Checks that the books agree with themselves. For tests: walks everything.
-    #[cfg(test)]
-    pub(super) fn validate(&self) {
-        let mut seen = Figures::default();
-        let mut before: Option<Node> = None;
-        let mut at = self.all.at_least(0);
-        while let Some(node) = at {
-            assert!(node.bytes() > 0 && node.bytes() % GRANULE == 0 && node.start() % GRANULE == 0);
-            if let Some(before) = before {
-                assert!(before.end() <= node.start(), "ranges overlap");
-                let joined = before.end() == node.start() && before.is_free();
-                assert!(
-                    !joined || before.state() != node.state() || !may_join(before, node),
-                    "neighbours are not joined"
-                );
-            }
-            match node.state() {
-                State::Used => seen.used += node.bytes() as u64,
-                State::Clean => seen.clean += node.bytes() as u64,
-                State::Dirty | State::Away => seen.dirty += node.bytes() as u64,
-            }
-            before = at;
-            at = self.all.at_least(node.end());
-        }
-        assert_eq!(seen, self.figures);
-    }
 }
 
 /// Whether a range may be joined with a neighbour: the neighbour is free, and no seam is between
@@ -606,3 +579,7 @@ fn mean_since(one: Node, other: Node, now: u32) -> u32 {
     let age = (weighted(one) + weighted(other)) / (one.bytes() + other.bytes()) as u128;
     now.wrapping_sub(age as u32)
 }
+
+#[cfg(test)]
+#[path = "space_tests.rs"]
+mod tests;

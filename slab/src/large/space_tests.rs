@@ -6,9 +6,8 @@ use std::sync::Mutex;
 
 use proptest::prelude::*;
 
-use super::job::Job;
-use super::space::{Origin, Place, Space};
-use super::{GRANULE, Node, UNIT};
+use super::super::UNIT;
+use super::*;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -198,6 +197,34 @@ impl Model {
             Step::Refuse => self.refuse = !self.refuse,
             Step::Wait { millis } => self.now = self.now.wrapping_add(millis),
         }
+    }
+}
+
+impl Space {
+    /// Checks that the books agree with themselves. For tests: walks everything.
+    fn validate(&self) {
+        let mut seen = Figures::default();
+        let mut before: Option<Node> = None;
+        let mut at = self.all.at_least(0);
+        while let Some(node) = at {
+            assert!(node.bytes() > 0 && node.bytes() % GRANULE == 0 && node.start() % GRANULE == 0);
+            if let Some(before) = before {
+                assert!(before.end() <= node.start(), "ranges overlap");
+                let joined = before.end() == node.start() && before.is_free();
+                assert!(
+                    !joined || before.state() != node.state() || !may_join(before, node),
+                    "neighbours are not joined"
+                );
+            }
+            match node.state() {
+                State::Used => seen.used += node.bytes() as u64,
+                State::Clean => seen.clean += node.bytes() as u64,
+                State::Dirty | State::Away => seen.dirty += node.bytes() as u64,
+            }
+            before = at;
+            at = self.all.at_least(node.end());
+        }
+        assert_eq!(seen, self.figures);
     }
 }
 
