@@ -73,6 +73,8 @@ mod guard;
 mod guard_value;
 mod held;
 mod ledger;
+#[cfg(not(flagstone_loom))]
+mod local;
 mod memory;
 mod participant;
 mod reclaiming;
@@ -83,6 +85,7 @@ mod stats;
 mod sync;
 mod thread_name;
 mod unregistered;
+mod upkeep;
 mod waiting;
 
 pub use barrier::BarrierError;
@@ -93,11 +96,14 @@ pub use domain::{Builder, ConfigError, Domain, Maintenance};
 pub use grace::{Grace, GraceToken};
 pub use guard::Guard;
 pub use held::{no_guard_across_await, warn_if_guard_held};
+#[cfg(not(flagstone_loom))]
+pub use local::{leave_thread, park_thread};
 pub use memory::OutOfMemory;
 pub use participant::{NotEntered, Participant};
 pub use retire::{RetireError, RetireRefusal};
 pub use stall::GuardReport;
 pub use stats::{GRACE_BUCKETS, GraceSnapshot, Snapshot, Tally};
+pub use upkeep::Upkeep;
 pub use waiting::GraceWait;
 
 /// The crate's own protocols, for the models in `loom_tests`. No part of the interface.

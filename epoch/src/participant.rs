@@ -188,8 +188,11 @@ impl Participant {
     /// The thread is about to sleep: hands over what it has, so that its memory does not wait for it.
     /// Costs next to nothing when there is nothing to hand over.
     ///
+    /// Structures that are [attached](Domain::attach) to the domain are told.
+    ///
     /// A guard held across sleep keeps all retired memory of the domain; this does not end it.
     pub fn park(&self) {
+        self.inner.attached.for_each(|structure| structure.park(self));
         self.flush();
     }
 

@@ -33,6 +33,7 @@
 //! | [`telemetry`] | snapshots as Prometheus text and JSON (`flagstone-telemetry`) | [`telemetry::publish`] into a `metrics` recorder of one's own |
 //! | [`verify()`] | proof that this process allocates from Flagstone | anywhere |
 //! | [`epoch`] | memory reclamation for concurrent readers (`flagstone-epoch`) | |
+//! | [`typed`] | values by key, read without locks; the runtime looks after slabs that are [attached](typed::Slab::attach) | |
 //!
 //! With a Tokio runtime of one's own:
 //!
@@ -71,7 +72,7 @@ pub mod verify;
 pub use flagstone_epoch as epoch;
 pub use flagstone_slab::{
     BuildError, BuildFailure, ClassTable, ClassTableError, Flagstone, Heap, HeapBuilder, OwnedHeap,
-    SharedHeap, mode, port, stats, thread,
+    SharedHeap, mode, port, stats, thread, typed,
 };
 pub use flagstone_telemetry as telemetry;
 pub use verify::verify;

@@ -1,7 +1,8 @@
 //! The calling thread and its shards: of the global heap, and of the instances it uses.
 //!
-//! Owns nothing; the state is in `heap::local`, `heap::leases` and `heap::members`. None of these
-//! functions panics or blocks, and none allocates but for a thread that has retired blocks. A thread
+//! Owns nothing; the state is in `heap::local`, `heap::leases` and `heap::members`, and with the epoch
+//! domains that the thread has joined. None of these functions panics or blocks, and none allocates but for a thread that
+//! has retired something. A thread
 //! needs none of them: its first allocation leases a shard and its end gives it back. A runtime calls
 //! them so that sleeping workers hold no memory hostage.
 
@@ -31,18 +32,24 @@ pub fn lease() -> Lease {
 ///
 /// The next allocation takes the shard back by itself; there is no call for waking up.
 ///
-/// What the thread has retired in heaps whose domains it has joined is handed over as well.
+/// What the thread has retired in domains that it has joined
+/// ([`Domain::local`](flagstone_epoch::Domain::local)) is handed over as well, and typed slabs that are
+/// [attached](crate::typed::Slab::attach) to them take back the free slots that they keep for it.
 pub fn park() {
     members::park();
+    #[cfg(not(flagstone_loom))]
+    flagstone_epoch::park_thread();
     leases::park();
     local::park();
 }
 
 /// Gives the shard back, empty slabs first; the next thread that needs one adopts it with all its
 /// slabs. A later allocation of the calling thread leases again. The end of a thread does this by
-/// itself. The thread leaves the domains of heaps that it has joined.
+/// itself. The thread leaves the domains that it has joined.
 pub fn give_back() {
     members::leave_all();
+    #[cfg(not(flagstone_loom))]
+    flagstone_epoch::leave_thread();
     leases::give_back();
     local::give_back();
 }

@@ -28,6 +28,7 @@ use crate::participant::Participant;
 use crate::stall::GuardReport;
 use crate::stats::{Snapshot, Tally};
 use crate::unregistered::Unregistered;
+use crate::upkeep::Attached;
 use crate::waiting::GraceWait;
 
 /// Steps within which a token is over, if no guard keeps it: it may have to wait for the period that
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
     service: Service,
     pub(crate) unregistered: Unregistered,
     collector: cb::Collector,
+    pub(crate) attached: Attached,
     pub(crate) core: Arc<Core>,
 }
 
@@ -83,6 +85,7 @@ impl Domain {
             service: Service::new(collector.register()),
             unregistered: Unregistered::default(),
             collector,
+            attached: Attached::default(),
             core,
         };
         let domain = Self { inner: Arc::new(inner) };
@@ -134,15 +137,20 @@ impl Domain {
     /// Open batches of participants are not reached: see [`maintain`](Self::maintain) and
     /// [`Participant::flush`]. Returns at once when another thread is at it.
     pub fn collect(&self) -> Tally {
+        self.collect_since(self.inner.core.reclaimed_so_far())
+    }
+
+    fn collect_since(&self, before: Tally) -> Tally {
         let core = &self.inner.core;
         self.inner.unregistered.complete(core);
-        core.collect_since(core.reclaimed_so_far(), || {
+        core.collect_since(before, || {
             self.inner.step(Want::Reclaim);
         })
     }
 
     /// What a scavenger does from time to time: looks for stalled guards, asks for batches past their
-    /// age limit, drives what tasks wait for, collects.
+    /// age limit, drives what tasks wait for, collects, and passes by what is
+    /// [attached](Self::attach).
     pub fn maintain(&self) -> Maintenance {
         let stalls = self.check_stalls();
         let asked = self.inner.core.ask_for_old_batches();
@@ -151,7 +159,9 @@ impl Domain {
                 break;
             }
         }
-        Maintenance { stalls, asked, reclaimed: self.collect() }
+        let before = self.inner.core.reclaimed_so_far();
+        self.inner.attached.for_each(|structure| structure.maintain());
+        Maintenance { stalls, asked, reclaimed: self.collect_since(before) }
     }
 
     /// A token that is over once every guard held now is gone. Allocates nothing, waits for nothing.

@@ -3,7 +3,7 @@
 //! | Tokio calls | Flagstone does |
 //! |---|---|
 //! | `on_thread_start` | [`thread::lease`]: the worker has its shard before its first task |
-//! | `on_thread_park` | [`thread::park`]: posts the outbox, drains the inbox, steps back from the shard; debug builds warn of an epoch guard that is held |
+//! | `on_thread_park` | [`thread::park`]: posts the outbox, drains the inbox, steps back from the shard; the thread's participants of epoch domains hand over what it retired, and attached typed slabs take their free slots back; debug builds warn of an epoch guard that is held |
 //! | `on_thread_unpark` | nothing: the first allocation takes the shard back |
 //! | `on_thread_stop` | [`thread::give_back`] |
 //!

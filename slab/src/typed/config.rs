@@ -1,5 +1,7 @@
 //! How a slab or a pool is built.
 
+use std::sync::Arc;
+
 use flagstone_epoch::Domain;
 
 use super::core::{Core, Table};
@@ -54,7 +56,14 @@ impl Builder {
         Slab { table: self.table(domain) }
     }
 
-    /// The same, for a pool.
+    /// Builds a slab to be shared, and [attaches](Slab::attach) it to its domain.
+    pub fn build_shared<T: Send + Sync + 'static>(self, domain: &Domain) -> Arc<Slab<T>> {
+        let slab = Arc::new(self.build(domain));
+        slab.attach();
+        slab
+    }
+
+    /// As [`build`](Self::build), for a pool.
     pub fn build_pool<T: Clear + Default + Send + 'static>(self, domain: &Domain) -> Pool<T> {
         Pool { table: self.table(domain) }
     }

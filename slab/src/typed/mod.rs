@@ -80,8 +80,12 @@
 //!
 //! - A guard that is held keeps every value removed meanwhile, and its slot.
 //! - A value must not own a participant or the domain of its own slab: they would keep each other alive.
-//! - A thread that sleeps for long calls [`park`](Slab::park), so that its free slots do not sleep too.
+//! - A thread that sleeps for long calls [`park`](Slab::park), so that its free slots do not sleep too;
+//!   somebody calls [`maintain`](Slab::maintain) from time to time. For a slab that is
+//!   [attached](Slab::attach) to its domain, `Participant::park` and `Domain::maintain` do so, which
+//!   Flagstone's runtime calls.
 
+mod atomic_key;
 mod bucket;
 mod chunk;
 mod config;
@@ -106,6 +110,7 @@ mod word;
 #[cfg(all(test, not(flagstone_loom)))]
 mod tests;
 
+pub use self::atomic_key::AtomicKey;
 pub use self::config::Builder;
 pub use self::error::{InsertError, NoSlot, OutOfMemory};
 pub use self::iter::{Iter, IterMut};

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::hash::BuildHasher;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Weak};
 
-use flagstone_epoch::{Domain, Guard, Participant};
+use flagstone_epoch::{Domain, Guard, Participant, Upkeep};
 
 use super::config::Builder;
 use super::core::Table;
@@ -135,7 +136,7 @@ impl<T: Clear> Pool<T> {
     /// [`OutOfMemory`] when there is no memory to list the slot; the object stays.
     #[inline]
     pub fn try_clear(&self, key: Key, guard: &Guard<'_>) -> Result<bool, OutOfMemory> {
-        self.table.remove(key, guard)
+        self.table.remove(key, 0, guard)
     }
 
     /// Every object that is there during the whole iteration, with its key.
@@ -169,9 +170,27 @@ impl<T: Clear> Pool<T> {
         self.table.park(participant);
     }
 
+    /// As [`Slab::attach`](super::Slab::attach).
+    pub fn attach(self: &Arc<Self>)
+    where
+        T: Send + Sync + 'static,
+    {
+        self.table.domain.attach(Arc::downgrade(self) as Weak<dyn Upkeep>);
+    }
+
     /// As [`Slab::maintain`](super::Slab::maintain). Kept objects of returned pages are dropped.
     pub fn maintain(&self) -> Returned {
         self.table.maintain()
+    }
+}
+
+impl<T: Clear + Send + Sync + 'static> Upkeep for Pool<T> {
+    fn park(&self, participant: &Participant) {
+        Self::park(self, participant);
+    }
+
+    fn maintain(&self) {
+        Self::maintain(self);
     }
 }
 

@@ -22,14 +22,20 @@ use super::word::Removal;
 use crate::sync::{Ordering, weakened};
 
 impl<T, M: Mode<T>> Table<T, M> {
-    /// Removes the value of `key`; true if it was there.
+    /// Removes the value of `key`, which holds `bytes` besides its slot; true if it was there.
     #[inline(always)]
-    pub(super) fn remove(&self, key: Key, guard: &Guard<'_>) -> Result<bool, OutOfMemory> {
+    pub(super) fn remove(
+        &self,
+        key: Key,
+        bytes: usize,
+        guard: &Guard<'_>,
+    ) -> Result<bool, OutOfMemory> {
+        let bytes = size_of::<Slot<T>>().saturating_add(bytes);
         self.check(guard);
         let Some((slot, page)) = self.core.slot(key.index()) else { return Ok(false) };
         let shard = self.shard(guard)?;
         let participant = guard.participant();
-        if let Some(seat) = participant.seat(shard.carrier.get(), size_of::<Slot<T>>()) {
+        if let Some(seat) = participant.seat(shard.carrier.get(), bytes) {
             // SAFETY: rule T3: its batch is open, so the chunk has not been reclaimed, and it is this
             // participant's.
             let limbo = unsafe { shard.limbo.get().as_ref() };
@@ -46,7 +52,7 @@ impl<T, M: Mode<T>> Table<T, M> {
                 return Ok(true);
             }
         }
-        self.remove_slow(key, slot, page, shard, guard)
+        self.remove_slow(key, bytes, slot, page, shard, guard)
     }
 
     /// Removes with a new limbo chunk.
@@ -54,6 +60,7 @@ impl<T, M: Mode<T>> Table<T, M> {
     fn remove_slow(
         &self,
         key: Key,
+        bytes: usize,
         slot: &Slot<T>,
         page: &Page<T>,
         shard: &Shard<T, M>,
@@ -92,9 +99,8 @@ impl<T, M: Mode<T>> Table<T, M> {
         //    then: the core that it holds keeps everything alive.
         // 2. The values are out of sight, and who found them holds a guard.
         // 3. `T` is `Send` and `'static`, as the constructors ask, so values may drop anywhere, later.
-        let carrier = unsafe {
-            guard.participant().retire_carrier(chunk.cast(), size_of::<Slot<T>>(), reclaim::<T, M>)
-        };
+        let carrier =
+            unsafe { guard.participant().retire_carrier(chunk.cast(), bytes, reclaim::<T, M>) };
         // Values dropped in that call may have removed others with a chunk of their own: it is in the
         // domain's hands too, and just gets no more.
         shard.limbo.set(chunk);

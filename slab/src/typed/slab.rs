@@ -1,8 +1,9 @@
 //! The slab: values by key, read under a guard.
 
 use std::fmt;
+use std::sync::{Arc, Weak};
 
-use flagstone_epoch::{Domain, Guard, Participant};
+use flagstone_epoch::{Domain, Guard, Participant, Upkeep};
 
 use super::config::Builder;
 use super::core::Table;
@@ -133,7 +134,22 @@ impl<T> Slab<T> {
     /// [`OutOfMemory`] when there is no memory to list the slot; the value stays.
     #[inline]
     pub fn try_remove(&self, key: Key, guard: &Guard<'_>) -> Result<bool, OutOfMemory> {
-        self.table.remove(key, guard)
+        self.table.remove(key, 0, guard)
+    }
+
+    /// As [`remove`](Self::remove), of a value that holds `bytes` of memory besides its slot: they
+    /// count as pending as well, so that the domain's limits on batches and pending bytes are about
+    /// what is really held.
+    ///
+    /// # Panics
+    /// As [`remove`](Self::remove).
+    #[inline]
+    #[track_caller]
+    pub fn remove_sized(&self, key: Key, bytes: usize, guard: &Guard<'_>) -> bool {
+        match self.table.remove(key, bytes, guard) {
+            Ok(removed) => removed,
+            Err(_) => no_slot(NoSlot::OutOfMemory),
+        }
     }
 
     /// The value of `key`, to be changed: nobody else has the slab.
@@ -193,8 +209,28 @@ impl<T> Slab<T> {
         self.table.maintain()
     }
 
+    /// From now on the domain's threads [park](Self::park) the slab when they sleep, and whoever
+    /// maintains the domain [maintains](Self::maintain) it, for as long as somebody else holds it.
+    /// Flagstone's runtime does both.
+    pub fn attach(self: &Arc<Self>)
+    where
+        T: Send + Sync + 'static,
+    {
+        self.table.domain.attach(Arc::downgrade(self) as Weak<dyn Upkeep>);
+    }
+
     /// Bytes of a slot: a value and eight more, aligned.
     pub const SLOT_BYTES: usize = size_of::<Slot<T>>();
+}
+
+impl<T: Send + Sync + 'static> Upkeep for Slab<T> {
+    fn park(&self, participant: &Participant) {
+        Self::park(self, participant);
+    }
+
+    fn maintain(&self) {
+        Self::maintain(self);
+    }
 }
 
 #[cold]
