@@ -1,22 +1,27 @@
 //! The connected clients, as others see them: `CLIENT LIST`, `CLIENT KILL`, publishers, shutdown.
 //!
-//! A [`Client`] is shared between its connection's task and everybody else. The task writes its view
-//! once per batch of requests; others read the view and leave things in the mailbox.
+//! Clients are values of a typed slab. Others know a client by its [`Key`] and find it under a guard; once
+//! it has gone its key is a miss, whoever still has it. Its connection's task, which lives across
+//! `.await`s and can hold no guard, has a count of its own. The task writes its view once per batch of
+//! requests; others read the view and leave things in the mailbox.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use flagstone::epoch::{Domain, Guard};
+use flagstone::typed::{Key, Slab, Stats};
 use tokio::sync::Notify;
 
 use crate::mailbox::{Mailbox, Order};
 use crate::resp::Protocol;
-use crate::sync::{Counter, Flag, Mutex};
+use crate::sync::{Counter, Flag, Level, Mutex};
 
 /// One connected client.
 #[derive(Debug)]
 pub struct Client {
+    /// What others know it by.
+    pub key: Key,
     /// Its number; no two clients of a server's life have the same.
     pub id: u64,
     /// Where it connects from.
@@ -69,11 +74,11 @@ pub struct View {
 }
 
 impl Client {
-    /// A client that just connected.
-    pub fn new(id: u64, peer: SocketAddr, local: SocketAddr) -> Arc<Self> {
+    fn new(key: Key, id: u64, peer: SocketAddr, local: SocketAddr) -> Arc<Self> {
         let wake = Arc::new(Notify::new());
         let now = Instant::now();
         Arc::new(Self {
+            key,
             id,
             peer,
             local,
@@ -120,7 +125,7 @@ impl Client {
         format!(
             "id={} addr={} laddr={} name={} age={} idle={} flags={flags} db={} sub={} psub={} \
              multi=-1 qbuf={} qbuf-free={} obl={} oll={messages} omem={} tot-mem={} events=r \
-             cmd={} user=default resp={} lib-name={} lib-ver={}",
+             cmd={} user=default resp={} lib-name={} lib-ver={} key={}",
             self.id,
             self.peer,
             self.local,
@@ -139,6 +144,7 @@ impl Client {
             view.protocol.version(),
             view.lib_name,
             view.lib_ver,
+            self.key,
         )
     }
 
@@ -156,33 +162,52 @@ impl Client {
     }
 }
 
-/// All connected clients, by number.
-#[derive(Debug, Default)]
+/// All connected clients.
+#[derive(Debug)]
 pub struct Clients {
-    connected: Mutex<BTreeMap<u64, Arc<Client>>>,
+    slab: Arc<Slab<Arc<Client>>>,
+    /// How many were admitted and are not gone: what the limit is compared with.
+    connected: Level,
     last_id: Counter,
 }
 
 impl Clients {
+    /// No clients; guards of `domain` protect those that come.
+    pub fn new(domain: &Domain) -> Self {
+        let slab = Slab::<()>::builder().build_shared(domain);
+        Self { slab, connected: Level::new(), last_id: Counter::new() }
+    }
+
     /// Makes a client, unless there are `max` already.
-    pub fn admit(&self, peer: SocketAddr, local: SocketAddr, max: u64) -> Option<Arc<Client>> {
-        let mut connected = self.connected.lock();
-        if connected.len() as u64 >= max {
+    pub fn admit(
+        &self,
+        peer: SocketAddr,
+        local: SocketAddr,
+        max: u64,
+        guard: &Guard<'_>,
+    ) -> Option<Arc<Client>> {
+        if self.connected.add(1) as u64 >= max {
+            self.connected.add(-1);
             return None;
         }
-        let client = Client::new(self.last_id.add(1) + 1, peer, local);
-        connected.insert(client.id, Arc::clone(&client));
+        let entry = self.slab.vacant_entry(guard);
+        let client = Client::new(entry.key(), self.last_id.add(1) + 1, peer, local);
+        entry.insert(Arc::clone(&client));
         Some(client)
     }
 
-    /// Forgets a client.
-    pub fn remove(&self, id: u64) {
-        self.connected.lock().remove(&id);
+    /// Forgets a client. True if it was there.
+    pub fn remove(&self, key: Key, guard: &Guard<'_>) -> bool {
+        let removed = self.slab.remove(key, guard);
+        if removed {
+            self.connected.add(-1);
+        }
+        removed
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.connected.lock().len()
+        self.connected.get().max(0) as usize
     }
 
     /// Whether there is none.
@@ -190,21 +215,33 @@ impl Clients {
         self.len() == 0
     }
 
-    /// The client of this number.
-    pub fn get(&self, id: u64) -> Option<Arc<Client>> {
-        self.connected.lock().get(&id).cloned()
+    /// The client of this key, if it has not gone.
+    pub fn get<'g>(&'g self, key: Key, guard: &'g Guard<'_>) -> Option<&'g Arc<Client>> {
+        self.slab.get(key, guard)
+    }
+
+    /// The client of this number. Looks at all of them.
+    pub fn by_id<'g>(&'g self, id: u64, guard: &'g Guard<'_>) -> Option<&'g Arc<Client>> {
+        self.slab.iter(guard).map(|(_, client)| client).find(|client| client.id == id)
     }
 
     /// All clients, in the order of their connecting.
-    pub fn all(&self) -> Vec<Arc<Client>> {
-        self.connected.lock().values().cloned().collect()
+    pub fn all<'g>(&'g self, guard: &'g Guard<'_>) -> Vec<&'g Arc<Client>> {
+        let mut all: Vec<_> = self.slab.iter(guard).map(|(_, client)| client).collect();
+        all.sort_unstable_by_key(|client| client.id);
+        all
     }
 
     /// Leaves an order for every client.
-    pub fn order_all(&self, order: Order) {
-        for client in self.all() {
+    pub fn order_all(&self, order: Order, guard: &Guard<'_>) {
+        for (_, client) in self.slab.iter(guard) {
             client.mailbox.order(order);
         }
+    }
+
+    /// Figures of the slab.
+    pub fn stats(&self) -> Stats {
+        self.slab.stats()
     }
 }
 
@@ -218,22 +255,36 @@ mod tests {
 
     #[test]
     fn no_more_clients_than_allowed() {
-        let clients = Clients::default();
-        let first = clients.admit(addr(), addr(), 2).unwrap();
-        let second = clients.admit(addr(), addr(), 2).unwrap();
-        assert!(clients.admit(addr(), addr(), 2).is_none());
+        let domain = Domain::new();
+        let clients = Clients::new(&domain);
+        let participant = domain.register();
+        let guard = participant.pin();
+        let admit = || clients.admit(addr(), addr(), 2, &guard);
+        let (first, second) = (admit().unwrap(), admit().unwrap());
+        assert!(admit().is_none());
         assert_ne!(first.id, second.id);
-        clients.remove(first.id);
-        assert!(clients.admit(addr(), addr(), 2).is_some());
-        assert!(clients.get(first.id).is_none());
+        assert!(clients.remove(first.key, &guard));
+        assert!(!clients.remove(first.key, &guard), "once");
+        let third = admit().unwrap();
+        // Its key names nobody else, whatever became of its slot.
+        assert!(clients.get(first.key, &guard).is_none());
+        assert_eq!(clients.get(third.key, &guard).map(|client| client.id), Some(third.id));
+        assert_eq!(clients.by_id(second.id, &guard).map(|client| client.key), Some(second.key));
+        assert!(clients.by_id(first.id, &guard).is_none());
+        let ids: Vec<u64> = clients.all(&guard).iter().map(|client| client.id).collect();
+        assert_eq!((ids, clients.len()), (vec![second.id, third.id], 2));
     }
 
     #[test]
     fn the_list_line_has_its_fields_once() {
-        let client = Client::new(7, addr(), addr());
+        let domain = Domain::new();
+        let clients = Clients::new(&domain);
+        let participant = domain.register();
+        let client = clients.admit(addr(), addr(), 1, &participant.pin()).unwrap();
         client.view.lock().name = "worker".into();
         let line = client.describe();
-        assert!(line.starts_with("id=7 addr=127.0.0.1:1 "));
+        assert!(line.starts_with("id=1 addr=127.0.0.1:1 "));
+        assert!(line.ends_with(&format!(" key={}", client.key)), "{line}");
         for field in [" name=worker ", " flags=N ", " db=0 ", " cmd=NULL ", " resp=2 "] {
             assert_eq!(line.matches(field).count(), 1, "{field} in {line}");
         }

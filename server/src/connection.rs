@@ -159,15 +159,17 @@ impl Connection {
             return;
         }
         self.session.start_batch(&self.shared);
-        while self.may_run() {
-            match self.input.next_request() {
-                Ok(Some(args)) => execute(&self.shared, &mut self.session, args),
-                Ok(None) => break,
-                Err(error) => {
-                    self.refuse(error);
+        let shared = Arc::clone(&self.shared);
+        shared.keyspace.with_participant(|participant| {
+            let mut guard = participant.pin();
+            while self.may_run() {
+                match self.input.next_request() {
+                    Ok(Some(args)) => execute(&shared, &mut self.session, &mut guard, args),
+                    Ok(None) => break,
+                    Err(error) => self.refuse(error),
                 }
             }
-        }
+        });
         // With nothing unread the buffer goes back as soon as the next read has to wait.
         let unread = self.input.unread();
         let held = if unread == 0 { 0 } else { self.input.held() };
@@ -311,7 +313,10 @@ impl Connection {
         self.session.client.mailbox.close();
         self.session.unsubscribe_all(&self.shared);
         self.session.blocked = None;
-        self.shared.clients.remove(self.session.client.id);
+        let Shared { keyspace, clients, .. } = &*self.shared;
+        keyspace.with_participant(|participant| {
+            clients.remove(self.session.client.key, &participant.pin());
+        });
     }
 
     /// Closes so that what was sent arrives: says that no more comes, and reads what still does until

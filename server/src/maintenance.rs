@@ -57,8 +57,10 @@ fn evict_slow(shared: &Shared) {
     if limit.soft == 0 || shared.stats.subscribers.get() == 0 {
         return;
     }
-    for client in shared.clients.all() {
-        // The connection counts its eviction.
-        client.mailbox.evict_if_over(limit);
-    }
+    shared.keyspace.with_participant(|participant| {
+        for client in shared.clients.all(&participant.pin()) {
+            // The connection counts its eviction.
+            client.mailbox.evict_if_over(limit);
+        }
+    });
 }

@@ -83,7 +83,8 @@ impl Gauge {
         self.source
     }
 
-    /// Whether a write of `request` bytes may run.
+    /// Whether a write of `request` bytes may run. Before it is refused, `reclaim` is to free what was
+    /// deleted and nobody reads any more.
     ///
     /// # Errors
     /// [`OverLimit`] if a fresh reading, the growth since and the request pass the limit.
@@ -93,12 +94,13 @@ impl Gauge {
         request: usize,
         keyspace: &Keyspace,
         tunables: &Tunables,
+        reclaim: impl FnOnce(),
     ) -> Result<(), OverLimit> {
         let limit = tunables.maxmemory.get();
         if limit == 0 || self.estimate(keyspace) + request as u64 <= limit {
             return Ok(());
         }
-        self.admit_closely(request, keyspace, limit)
+        self.admit_closely(request, keyspace, limit, reclaim)
     }
 
     #[cold]
@@ -107,9 +109,12 @@ impl Gauge {
         request: usize,
         keyspace: &Keyspace,
         limit: u64,
+        reclaim: impl FnOnce(),
     ) -> Result<(), OverLimit> {
         let last = *self.reading.lock();
         if last.is_none_or(|last| last.elapsed() >= FRESH) {
+            // What was deleted and is not being read any more must not count.
+            reclaim();
             self.sample(keyspace);
         }
         if self.estimate(keyspace) + request as u64 <= limit { Ok(()) } else { Err(OverLimit) }
@@ -193,7 +198,9 @@ impl Figures {
             resident: heap.and_then(|bytes| bytes.resident).or_else(resident_bytes),
             dataset,
             tables,
-            connections: shared.clients.all().iter().map(|client| client.held()).sum(),
+            connections: shared.keyspace.with_participant(|participant| {
+                shared.clients.all(&participant.pin()).iter().map(|client| client.held()).sum()
+            }),
             keys: data.keys as u64,
             limit: shared.tunables.maxmemory.get(),
             heap,
@@ -228,13 +235,14 @@ pub fn resident_bytes() -> Option<u64> {
 mod tests {
     use super::*;
     use crate::keyspace::DRIFT_STEP;
-    use crate::keyspace::value::Value;
+    use crate::keyspace::entry::Entry;
     use crate::settings::Settings;
 
     fn set(keyspace: &Keyspace, name: &[u8], bytes: usize) {
         let db = keyspace.db(0);
         let key = db.key(name);
-        db.lock(&key).set(&key, Value::string(&vec![b'x'; bytes]), None, 0);
+        let entry = Entry::string(&key, &vec![b'x'; bytes], None);
+        keyspace.with_participant(|p| db.lock(&key, &p.pin()).set(&key, entry, 0));
     }
 
     #[test]
@@ -242,12 +250,18 @@ mod tests {
         let keyspace = Keyspace::new(1, 4);
         let gauge = Gauge::new(false, &keyspace);
         let tunables = Tunables::new(&Settings::default());
-        assert_eq!(gauge.admit(usize::MAX / 2, &keyspace, &tunables), Ok(()));
+        assert_eq!(
+            gauge.admit(usize::MAX / 2, &keyspace, &tunables, || keyspace.collect()),
+            Ok(())
+        );
         tunables.maxmemory.set(1 << 20);
-        assert_eq!(gauge.admit(1000, &keyspace, &tunables), Ok(()));
-        assert_eq!(gauge.admit(2 << 20, &keyspace, &tunables), Err(OverLimit));
+        assert_eq!(gauge.admit(1000, &keyspace, &tunables, || keyspace.collect()), Ok(()));
+        assert_eq!(
+            gauge.admit(2 << 20, &keyspace, &tunables, || keyspace.collect()),
+            Err(OverLimit)
+        );
         let mut written = 0;
-        while gauge.admit(10_000, &keyspace, &tunables).is_ok() {
+        while gauge.admit(10_000, &keyspace, &tunables, || keyspace.collect()).is_ok() {
             set(&keyspace, format!("k{written}").as_bytes(), 10_000);
             written += 1;
             assert!(written < 200, "never refused");
@@ -257,10 +271,10 @@ mod tests {
         for i in 0..written / 2 {
             let name = format!("k{i}");
             let key = db.key(name.as_bytes());
-            db.lock(&key).remove(&key, 0);
+            keyspace.with_participant(|p| db.lock(&key, &p.pin()).remove(&key, 0).is_some());
         }
         // What was deleted shows in the account at once, up to one step per shard.
-        assert_eq!(gauge.admit(10_000, &keyspace, &tunables), Ok(()));
+        assert_eq!(gauge.admit(10_000, &keyspace, &tunables, || keyspace.collect()), Ok(()));
         // Unseen by the account: a step per shard, tables, and the rounding of the last block.
         let unseen = 4 * DRIFT_STEP as u64 + keyspace.figures().overhead_bytes as u64 + 4096;
         assert!(gauge.peak() <= (1 << 20) + unseen, "{}", gauge.peak());

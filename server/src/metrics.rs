@@ -4,6 +4,7 @@
 //! report reads the sums and sets the exported series. Counters are set with `absolute`: the sums
 //! never run backwards.
 
+use flagstone::typed::Stats;
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use serde_json::{Map, Value, json};
 
@@ -82,16 +83,16 @@ const COUNTERS: [CounterRow; 15] = [
         "flagstone_server_expired_keys_total",
         Unit::Count,
         "Keys removed because their time was over.",
-        |t| t.data.expired,
+        |t| t.expired,
     ),
     ("flagstone_server_keyspace_hits_total", Unit::Count, "Reads that found their key.", |t| {
-        t.data.hits
+        t.hits
     }),
     (
         "flagstone_server_keyspace_misses_total",
         Unit::Count,
         "Reads that did not find their key.",
-        |t| t.data.misses,
+        |t| t.misses,
     ),
 ];
 
@@ -138,6 +139,24 @@ const GAUGES: [GaugeRow; 12] = [
     ),
 ];
 
+/// Series of each slab, labelled by its name.
+type SlabRow = (&'static str, Unit, &'static str, fn(&Stats) -> u64);
+
+const SLABS: [SlabRow; 5] = [
+    ("flagstone_server_slab_values", Unit::Count, "Values in the slab.", |s| s.len as u64),
+    ("flagstone_server_slab_slots", Unit::Count, "Slots of the slab, in use or free.", |s| {
+        s.slots as u64
+    }),
+    (
+        "flagstone_server_slab_pending",
+        Unit::Count,
+        "Values removed from the slab that somebody may still be reading.",
+        |s| s.pending,
+    ),
+    ("flagstone_server_slab_pages", Unit::Count, "Pages of the slab.", |s| s.pages as u64),
+    ("flagstone_server_slab_bytes", Unit::Bytes, "Bytes of the slab's pages.", |s| s.bytes as u64),
+];
+
 const COMMANDS: &str = "flagstone_server_commands_total";
 
 /// What the gauges show.
@@ -149,7 +168,11 @@ struct Now {
     patterns: usize,
     volatile: usize,
     memory: Figures,
+    slabs: [(&'static str, Stats); SLAB_NAMES.len()],
 }
+
+/// The slabs that are shown.
+const SLAB_NAMES: [&str; 4] = ["clients", "subscriptions", "entries", "tables"];
 
 impl Now {
     fn read(shared: &Shared) -> Self {
@@ -161,6 +184,16 @@ impl Now {
             patterns: shared.pubsub.pattern_count(),
             volatile: shared.keyspace.figures().volatile,
             memory: Figures::read(shared),
+            slabs: {
+                let [entries, tables] = shared.keyspace.slabs();
+                let [clients, subscriptions, ..] = SLAB_NAMES;
+                [
+                    (clients, shared.clients.stats()),
+                    (subscriptions, shared.pubsub.stats()),
+                    entries,
+                    tables,
+                ]
+            },
         }
     }
 }
@@ -170,6 +203,8 @@ pub struct Exported {
     commands: Vec<Counter>,
     counters: Vec<Counter>,
     gauges: Vec<Gauge>,
+    /// Slab by slab, in the order of [`SLAB_NAMES`].
+    slabs: Vec<Gauge>,
 }
 
 impl Exported {
@@ -192,7 +227,12 @@ impl Exported {
                 gauge!(*name)
             })
             .collect();
-        Self { commands, counters, gauges }
+        for (name, unit, help, _) in &SLABS {
+            describe_gauge!(*name, *unit, *help);
+        }
+        let of_slab = |slab| SLABS.iter().map(move |(name, ..)| gauge!(*name, "slab" => slab));
+        let slabs = SLAB_NAMES.into_iter().flat_map(of_slab).collect();
+        Self { commands, counters, gauges, slabs }
     }
 
     /// Sets every series to what it is now.
@@ -207,6 +247,13 @@ impl Exported {
         let now = Now::read(shared);
         for (series, (.., value)) in self.gauges.iter().zip(&GAUGES) {
             series.set(value(&now));
+        }
+        let values = now
+            .slabs
+            .iter()
+            .flat_map(|(_, stats)| SLABS.iter().map(move |(.., value)| value(stats) as f64));
+        for (series, value) in self.slabs.iter().zip(values) {
+            series.set(value);
         }
     }
 }
@@ -238,6 +285,11 @@ pub fn section(shared: &Shared) -> Value {
         // Gauges here are whole numbers.
         members.insert(short(name), json!(value(&now) as u64));
     }
+    let slabs = now.slabs.iter().map(|(name, stats)| {
+        let figure = |row: &SlabRow| (short(row.0).replace("slab_", ""), json!((row.3)(stats)));
+        ((*name).to_owned(), Value::Object(SLABS.iter().map(figure).collect()))
+    });
+    members.insert("slabs".into(), Value::Object(slabs.collect()));
     members.insert("used_memory_source".into(), json!(now.memory.source.as_str()));
     members.insert("allocator".into(), json!(shared.allocator.name));
     members.insert("allocator_verified".into(), json!(shared.allocator.verified));
@@ -256,8 +308,9 @@ mod tests {
     fn names_follow_the_conventions() {
         let counters = COUNTERS.iter().map(|(name, unit, help, _)| (*name, *unit, *help, true));
         let gauges = GAUGES.iter().map(|(name, unit, help, _)| (*name, *unit, *help, false));
+        let slabs = SLABS.iter().map(|(name, unit, help, _)| (*name, *unit, *help, false));
         let mut seen = std::collections::HashSet::new();
-        for (name, unit, help, is_counter) in counters.chain(gauges) {
+        for (name, unit, help, is_counter) in counters.chain(gauges).chain(slabs) {
             assert!(name.starts_with("flagstone_server_"), "{name}");
             assert_eq!(name.ends_with("_total"), is_counter, "{name}");
             assert_eq!(name.contains("_bytes"), unit == Unit::Bytes, "{name}");
@@ -298,5 +351,10 @@ mod tests {
             assert!(text.contains(&format!("# HELP {name} ")), "{name}");
         }
         assert!(text.contains("flagstone_server_commands_total{command=\"mset\"} 1"), "{text}");
+        for (slab, values) in [("entries", 2), ("clients", 1), ("subscriptions", 0)] {
+            let line = format!("flagstone_server_slab_values{{slab=\"{slab}\"}} {values}");
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+            assert_eq!(section["slabs"][slab]["values"], json!(values), "{slab}");
+        }
     }
 }

@@ -1,5 +1,9 @@
 //! Publish and subscribe: who listens to which channel and pattern.
 //!
+//! Subscriptions are values of a typed slab: a topic lists their keys, a session has them as well, and each
+//! says whose it is by the client's key. A client that has gone is a miss, also for a publisher that comes
+//! across one of its subscriptions before the session has ended it.
+//!
 //! Channels are spread over locks by hash. A publisher holds its channel's lock while it posts to
 //! the subscribers' mailboxes, so messages of one channel reach all subscribers in one order; posting
 //! never waits ([`Mailbox::post`](crate::mailbox::Mailbox::post)). A message is encoded once per
@@ -14,9 +18,11 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use flagstone::epoch::{Domain, Guard};
+use flagstone::typed::{Key, Slab, Stats};
 use indexmap::IndexMap;
 
-use crate::clients::Client;
+use crate::clients::Clients;
 use crate::glob;
 use crate::mailbox::Post;
 use crate::resp::Protocol;
@@ -27,13 +33,31 @@ use crate::sync::{Mutex, Padded};
 
 const LOCKS: usize = 16;
 
-/// Subscribers by number, in the order of their subscribing but for gaps that the last one fills.
-type Subscribers = IndexMap<u64, Arc<Client>>;
+/// Subscriptions by client, in the order of their making but for gaps that the last one fills.
+type Subscribers = IndexMap<Key, Key>;
 type Topics = HashMap<Box<[u8]>, Subscribers>;
 
+/// What a subscription is to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A channel, by its name.
+    Channel,
+    /// All channels that match a pattern.
+    Pattern,
+}
+
+/// One client's subscription to one channel or pattern.
+#[derive(Debug)]
+struct Subscription {
+    client: Key,
+    kind: Kind,
+    name: Box<[u8]>,
+}
+
 /// All subscriptions of a server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PubSub {
+    subscriptions: Arc<Slab<Subscription>>,
     channels: [Padded<Mutex<Topics>>; LOCKS],
     patterns: Mutex<Topics>,
     hasher: RandomState,
@@ -49,39 +73,86 @@ pub struct Published {
 }
 
 impl PubSub {
-    /// Subscribes to a channel. False if the client was already.
-    pub fn subscribe(&self, channel: &[u8], client: &Arc<Client>) -> bool {
-        add(&mut self.lock(channel).lock(), channel, client)
+    /// No subscriptions; guards of `domain` protect those that come.
+    pub fn new(domain: &Domain) -> Self {
+        Self {
+            subscriptions: Slab::<()>::builder().build_shared(domain),
+            channels: Default::default(),
+            patterns: Mutex::default(),
+            hasher: RandomState::new(),
+        }
     }
 
-    /// Ends the subscription to a channel. False if there was none.
-    pub fn unsubscribe(&self, channel: &[u8], client: u64) -> bool {
-        remove(&mut self.lock(channel).lock(), channel, client)
+    /// Subscribes a client to a channel or a pattern. Returns the subscription's key, or `None` if the
+    /// client has one to that already.
+    pub fn subscribe(
+        &self,
+        kind: Kind,
+        name: &[u8],
+        client: Key,
+        guard: &Guard<'_>,
+    ) -> Option<Key> {
+        let mut topics = self.lock(kind, name).lock();
+        let subscribers = match topics.get_mut(name) {
+            Some(subscribers) => subscribers,
+            None => topics.entry(name.into()).or_default(),
+        };
+        if subscribers.contains_key(&client) {
+            return None;
+        }
+        let key =
+            self.subscriptions.insert(Subscription { client, kind, name: name.into() }, guard);
+        subscribers.insert(client, key);
+        Some(key)
     }
 
-    /// Subscribes to all channels that match a pattern. False if the client was already.
-    pub fn subscribe_pattern(&self, pattern: &[u8], client: &Arc<Client>) -> bool {
-        add(&mut self.patterns.lock(), pattern, client)
-    }
-
-    /// Ends the subscription to a pattern. False if there was none.
-    pub fn unsubscribe_pattern(&self, pattern: &[u8], client: u64) -> bool {
-        remove(&mut self.patterns.lock(), pattern, client)
+    /// Ends a subscription. False if it has ended before.
+    pub fn unsubscribe(&self, key: Key, guard: &Guard<'_>) -> bool {
+        let Some(Subscription { client, kind, name }) = self.subscriptions.get(key, guard) else {
+            return false;
+        };
+        let mut topics = self.lock(*kind, name).lock();
+        // Whoever takes it out under the lock ends it; another may have been faster.
+        if !self.subscriptions.remove(key, guard) {
+            return false;
+        }
+        if let Some(subscribers) = topics.get_mut(name) {
+            subscribers.swap_remove(client);
+            if subscribers.is_empty() {
+                topics.remove(name);
+                let len = topics.len();
+                topics.shrink_to(2 * len);
+            }
+        }
+        true
     }
 
     /// Posts a message to everybody who subscribed to its channel or to a pattern that matches.
-    pub fn publish(&self, channel: &[u8], payload: &[u8], limit: OutputLimit) -> Published {
+    pub fn publish(
+        &self,
+        channel: &[u8],
+        payload: &[u8],
+        limit: OutputLimit,
+        clients: &Clients,
+        guard: &Guard<'_>,
+    ) -> Published {
         let mut published = Published::default();
-        let channels = self.lock(channel).lock();
+        let post = |parts: &[&[u8]], subscribers: &Subscribers, published: &mut Published| {
+            let message = Message::new(parts);
+            let keys = subscribers.values();
+            let subscriptions = keys.filter_map(|key| self.subscriptions.get(*key, guard));
+            for subscription in subscriptions {
+                message.post(subscription.client, limit, clients, guard, published);
+            }
+        };
+        let channels = self.lock(Kind::Channel, channel).lock();
         if let Some(subscribers) = channels.get(channel) {
-            let parts: [&[u8]; 3] = [b"message", channel, payload];
-            Message::new(&parts).post(subscribers, limit, &mut published);
+            post(&[b"message", channel, payload], subscribers, &mut published);
         }
         let patterns = self.patterns.lock();
         for (pattern, subscribers) in patterns.iter() {
             if glob::matches(pattern, channel) {
-                let parts: [&[u8]; 4] = [b"pmessage", pattern, channel, payload];
-                Message::new(&parts).post(subscribers, limit, &mut published);
+                post(&[b"pmessage", pattern, channel, payload], subscribers, &mut published);
             }
         }
         published
@@ -99,7 +170,7 @@ impl PubSub {
 
     /// How many listen to a channel by its name.
     pub fn subscribers(&self, channel: &[u8]) -> usize {
-        self.lock(channel).lock().get(channel).map_or(0, Subscribers::len)
+        self.lock(Kind::Channel, channel).lock().get(channel).map_or(0, Subscribers::len)
     }
 
     /// How many channels somebody listens to.
@@ -112,8 +183,26 @@ impl PubSub {
         self.patterns.lock().len()
     }
 
-    fn lock(&self, channel: &[u8]) -> &Mutex<Topics> {
-        &self.channels[self.hasher.hash_one(channel) as usize % LOCKS]
+    /// How many subscriptions there are, of both kinds.
+    pub fn len(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Whether nobody listens to anything.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Figures of the slab of subscriptions.
+    pub fn stats(&self) -> Stats {
+        self.subscriptions.stats()
+    }
+
+    fn lock(&self, kind: Kind, name: &[u8]) -> &Mutex<Topics> {
+        match kind {
+            Kind::Channel => &self.channels[self.hasher.hash_one(name) as usize % LOCKS],
+            Kind::Pattern => &self.patterns,
+        }
     }
 }
 
@@ -129,18 +218,24 @@ impl<'a> Message<'a> {
         Self { parts, resp2: OnceCell::new(), resp3: OnceCell::new() }
     }
 
-    fn post(&self, subscribers: &Subscribers, limit: OutputLimit, published: &mut Published) {
-        for client in subscribers.values() {
-            let encoded = if client.speaks_resp3.is_raised() {
-                self.resp3.get_or_init(|| encode(Protocol::Resp3, self.parts))
-            } else {
-                self.resp2.get_or_init(|| encode(Protocol::Resp2, self.parts))
-            };
-            match client.mailbox.post(encoded.clone(), limit) {
-                Post::Taken => published.receivers += 1,
-                Post::Evicted => published.evicted += 1,
-                Post::Closed => {}
-            }
+    fn post(
+        &self,
+        client: Key,
+        limit: OutputLimit,
+        clients: &Clients,
+        guard: &Guard<'_>,
+        published: &mut Published,
+    ) {
+        let Some(client) = clients.get(client, guard) else { return };
+        let encoded = if client.speaks_resp3.is_raised() {
+            self.resp3.get_or_init(|| encode(Protocol::Resp3, self.parts))
+        } else {
+            self.resp2.get_or_init(|| encode(Protocol::Resp2, self.parts))
+        };
+        match client.mailbox.post(encoded.clone(), limit) {
+            Post::Taken => published.receivers += 1,
+            Post::Evicted => published.evicted += 1,
+            Post::Closed => {}
         }
     }
 }
@@ -158,34 +253,52 @@ fn encode(protocol: Protocol, parts: &[&[u8]]) -> Bytes {
     Bytes::copy_from_slice(&slices[0])
 }
 
-fn add(topics: &mut Topics, name: &[u8], client: &Arc<Client>) -> bool {
-    let subscribers = match topics.get_mut(name) {
-        Some(subscribers) => subscribers,
-        None => topics.entry(name.into()).or_default(),
-    };
-    subscribers.insert(client.id, Arc::clone(client)).is_none()
-}
-
-fn remove(topics: &mut Topics, name: &[u8], client: u64) -> bool {
-    let Some(subscribers) = topics.get_mut(name) else { return false };
-    let removed = subscribers.swap_remove(&client).is_some();
-    if subscribers.is_empty() {
-        topics.remove(name);
-        topics.shrink_to(2 * topics.len());
-    }
-    removed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clients::Client;
+    use flagstone::epoch::Participant;
     use std::net::SocketAddr;
 
     const LIMIT: OutputLimit = OutputLimit { hard: 1000, soft: 0, soft_seconds: 0 };
 
-    fn client(id: u64) -> Arc<Client> {
-        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
-        Client::new(id, addr, addr)
+    /// A server's clients and subscriptions, and a thread in its domain.
+    struct Hall {
+        clients: Clients,
+        pubsub: PubSub,
+        participant: Participant,
+    }
+
+    impl Hall {
+        fn new() -> Self {
+            let domain = Domain::new();
+            Self {
+                clients: Clients::new(&domain),
+                pubsub: PubSub::new(&domain),
+                participant: domain.register(),
+            }
+        }
+
+        fn client(&self) -> Arc<Client> {
+            let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+            self.clients.admit(addr, addr, u64::MAX, &self.participant.pin()).unwrap()
+        }
+
+        fn subscribe(&self, name: &[u8], client: &Client) -> Option<Key> {
+            self.pubsub.subscribe(Kind::Channel, name, client.key, &self.participant.pin())
+        }
+
+        fn subscribe_pattern(&self, name: &[u8], client: &Client) -> Option<Key> {
+            self.pubsub.subscribe(Kind::Pattern, name, client.key, &self.participant.pin())
+        }
+
+        fn unsubscribe(&self, key: Key) -> bool {
+            self.pubsub.unsubscribe(key, &self.participant.pin())
+        }
+
+        fn publish(&self, channel: &[u8], payload: &[u8]) -> Published {
+            self.pubsub.publish(channel, payload, LIMIT, &self.clients, &self.participant.pin())
+        }
     }
 
     fn messages(client: &Client) -> Vec<String> {
@@ -199,52 +312,73 @@ mod tests {
 
     #[test]
     fn channels_and_patterns_each_deliver() {
-        let pubsub = PubSub::default();
-        let (a, b) = (client(1), client(2));
-        assert!(pubsub.subscribe(b"news", &a));
-        assert!(!pubsub.subscribe(b"news", &a));
-        assert!(pubsub.subscribe_pattern(b"n*", &a));
-        assert!(pubsub.subscribe_pattern(b"*s", &b));
+        let hall = Hall::new();
+        let (a, b) = (hall.client(), hall.client());
+        assert!(hall.subscribe(b"news", &a).is_some());
+        assert!(hall.subscribe(b"news", &a).is_none());
+        assert!(hall.subscribe_pattern(b"n*", &a).is_some());
+        assert!(hall.subscribe_pattern(b"*s", &b).is_some());
+        assert_eq!(hall.pubsub.len(), 3);
         b.speaks_resp3.raise();
-        let published = pubsub.publish(b"news", b"hi", LIMIT);
+        let published = hall.publish(b"news", b"hi");
         assert_eq!(published, Published { receivers: 3, evicted: 0 });
         assert_eq!(
             messages(&a),
             ["*3 $7 message $4 news $2 hi ", "*4 $8 pmessage $2 n* $4 news $2 hi ",]
         );
         assert_eq!(messages(&b), [">4 $8 pmessage $2 *s $4 news $2 hi "]);
-        assert_eq!(pubsub.publish(b"other", b"hi", LIMIT).receivers, 0);
+        assert_eq!(hall.publish(b"other", b"hi").receivers, 0);
     }
 
     #[test]
     fn what_nobody_listens_to_is_forgotten() {
-        let pubsub = PubSub::default();
-        let a = client(1);
-        pubsub.subscribe(b"x", &a);
-        pubsub.subscribe_pattern(b"x*", &a);
+        let hall = Hall::new();
+        let a = hall.client();
+        let channel = hall.subscribe(b"x", &a).unwrap();
+        let pattern = hall.subscribe_pattern(b"x*", &a).unwrap();
+        let pubsub = &hall.pubsub;
         assert_eq!((pubsub.channel_count(), pubsub.pattern_count()), (1, 1));
         assert_eq!(pubsub.channels(Some(b"?")), [Box::from(b"x".as_slice())]);
         assert!(pubsub.channels(Some(b"y")).is_empty());
         assert_eq!(pubsub.subscribers(b"x"), 1);
-        assert!(pubsub.unsubscribe(b"x", 1));
-        assert!(!pubsub.unsubscribe(b"x", 1));
-        assert!(pubsub.unsubscribe_pattern(b"x*", 1));
+        assert!(hall.unsubscribe(channel));
+        assert!(!hall.unsubscribe(channel), "a stale key is a miss");
+        assert!(hall.unsubscribe(pattern));
+        assert!(pubsub.is_empty());
         assert_eq!((pubsub.channel_count(), pubsub.pattern_count()), (0, 0));
     }
 
     #[test]
     fn a_slow_client_is_evicted_and_the_others_get_theirs() {
-        let pubsub = PubSub::default();
-        let (slow, quick) = (client(1), client(2));
-        pubsub.subscribe(b"x", &slow);
-        pubsub.subscribe(b"x", &quick);
+        let hall = Hall::new();
+        let (slow, quick) = (hall.client(), hall.client());
+        hall.subscribe(b"x", &slow);
+        hall.subscribe(b"x", &quick);
         let payload = [b'x'; 600];
-        assert_eq!(pubsub.publish(b"x", &payload, LIMIT).receivers, 2);
+        assert_eq!(hall.publish(b"x", &payload).receivers, 2);
         quick.mailbox.take_messages(|_| true);
         let (_, bytes) = slow.mailbox.waiting();
         quick.mailbox.written(bytes);
-        let published = pubsub.publish(b"x", &payload, LIMIT);
+        let published = hall.publish(b"x", &payload);
         assert_eq!(published, Published { receivers: 1, evicted: 1 });
-        assert_eq!(pubsub.publish(b"x", b"", LIMIT), Published { receivers: 1, evicted: 0 });
+        assert_eq!(hall.publish(b"x", b""), Published { receivers: 1, evicted: 0 });
+    }
+
+    /// A publisher may meet the subscription of a client that has gone and not been taken out yet.
+    #[test]
+    fn a_client_that_has_gone_is_a_miss() {
+        let hall = Hall::new();
+        let (gone, there) = (hall.client(), hall.client());
+        let stale = hall.subscribe(b"x", &gone).unwrap();
+        hall.subscribe(b"x", &there);
+        assert!(hall.clients.remove(gone.key, &hall.participant.pin()));
+        assert_eq!(hall.publish(b"x", b"hi"), Published { receivers: 1, evicted: 0 });
+        // Whoever comes next is not taken for it, though the slots are used again.
+        hall.participant.collect();
+        let next: Vec<_> = (0..200).map(|_| hall.client()).collect();
+        assert_eq!(hall.publish(b"x", b"hi").receivers, 1);
+        assert!(next.iter().all(|client| client.mailbox.waiting().0 == 0));
+        assert!(hall.unsubscribe(stale));
+        assert_eq!(hall.pubsub.subscribers(b"x"), 1);
     }
 }

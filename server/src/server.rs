@@ -96,11 +96,11 @@ impl Server {
         }
         welcome_waiting(listener, &shared, &alive);
         drop(alive);
-        shared.clients.order_all(Order::Drain);
+        order_all(&shared, Order::Drain);
         let mut forced = 0;
         if timeout(shared.settings.shutdown_timeout, all_gone.recv()).await.is_err() {
             forced = shared.clients.len();
-            shared.clients.order_all(Order::Kill);
+            order_all(&shared, Order::Kill);
             // A task that does not even notice this goes down with the runtime.
             let _ = timeout(FORCE_GRACE, all_gone.recv()).await;
         }
@@ -108,6 +108,12 @@ impl Server {
         maintenance::last_report(&shared);
         Ended { forced }
     }
+}
+
+fn order_all(shared: &Shared, order: Order) {
+    shared.keyspace.with_participant(|participant| {
+        shared.clients.order_all(order, &participant.pin());
+    });
 }
 
 /// Accepts for ever. Errors of the listener (no descriptor free, most of all) are counted and
@@ -156,7 +162,11 @@ fn welcome(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, alive: &mp
         return;
     }
     let local = stream.local_addr().unwrap_or(shared.settings.resp);
-    let Some(client) = shared.clients.admit(peer, local, shared.tunables.maxclients.get()) else {
+    let most = shared.tunables.maxclients.get();
+    let admitted = shared.keyspace.with_participant(|participant| {
+        shared.clients.admit(peer, local, most, &participant.pin())
+    });
+    let Some(client) = admitted else {
         shared.stats.rejected_connections.add(1);
         // The socket is new and its buffer empty: this fits, or the client is gone already.
         let _ = stream.try_write(b"-ERR max number of clients reached\r\n");

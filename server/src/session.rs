@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use indexmap::IndexSet;
+use flagstone::typed::Key;
+use indexmap::IndexMap;
 use tokio::time::Instant;
 
 use crate::clients::Client;
@@ -37,10 +38,10 @@ pub struct Session {
     pub out: Output,
     /// The time that commands of this batch see.
     pub now: Millis,
-    /// Channels subscribed to.
-    pub channels: IndexSet<Box<[u8]>>,
-    /// Patterns subscribed to.
-    pub patterns: IndexSet<Box<[u8]>>,
+    /// Channels subscribed to, each with the subscription's key.
+    pub channels: IndexMap<Box<[u8]>, Key>,
+    /// Patterns subscribed to, the same.
+    pub patterns: IndexMap<Box<[u8]>, Key>,
     /// What the client waits for; nothing else runs meanwhile.
     pub blocked: Option<Blocked>,
     /// Whether the connection closes once its output is written.
@@ -49,6 +50,8 @@ pub struct Session {
     pub reply_mode: ReplyMode,
     /// The last command's number, to count runs of one command at once.
     pub(crate) run: Option<(usize, u64)>,
+    /// Reads of this batch that found their key, and that did not.
+    reads: (u64, u64),
     /// The last command's name.
     pub(crate) last_command: &'static str,
     /// Bytes received and not yet run, and bytes that the read buffer holds, when last told.
@@ -80,12 +83,13 @@ impl Session {
             protocol: Protocol::default(),
             out: Output::new(limit_of(shared.tunables.output_normal.get())),
             now: wall_clock(),
-            channels: IndexSet::new(),
-            patterns: IndexSet::new(),
+            channels: IndexMap::new(),
+            patterns: IndexMap::new(),
             blocked: None,
             ending: false,
             reply_mode: ReplyMode::On,
             run: None,
+            reads: (0, 0),
             last_command: "NULL",
             input: (0, 0),
             viewed_output: 0,
@@ -104,8 +108,20 @@ impl Session {
         if let Some((command, calls)) = self.run.take() {
             shared.stats.stripe(self.client.id).called(command, calls);
         }
+        let (hits, misses) = std::mem::take(&mut self.reads);
+        if hits + misses > 0 {
+            let stripe = shared.stats.stripe(self.client.id);
+            stripe.hits.add(hits);
+            stripe.misses.add(misses);
+        }
         self.input = (unread, input_held);
         self.write_view();
+    }
+
+    /// Counts a read that found its key, or did not.
+    pub fn count_read(&mut self, hit: bool) {
+        let (hits, misses) = &mut self.reads;
+        *if hit { hits } else { misses } += 1;
     }
 
     /// Tells others about this connection.
@@ -178,15 +194,18 @@ impl Session {
 
     /// Ends all subscriptions, without confirming them.
     pub fn unsubscribe_all(&mut self, shared: &Shared) {
-        if self.subscriptions() > 0 {
-            shared.stats.subscribers.add(-1);
+        if self.subscriptions() == 0 {
+            return;
         }
-        for channel in std::mem::take(&mut self.channels) {
-            shared.pubsub.unsubscribe(&channel, self.client.id);
-        }
-        for pattern in std::mem::take(&mut self.patterns) {
-            shared.pubsub.unsubscribe_pattern(&pattern, self.client.id);
-        }
+        shared.stats.subscribers.add(-1);
+        let channels = std::mem::take(&mut self.channels).into_values();
+        let patterns = std::mem::take(&mut self.patterns).into_values();
+        shared.keyspace.with_participant(|participant| {
+            let guard = participant.pin();
+            for key in channels.chain(patterns) {
+                shared.pubsub.unsubscribe(key, &guard);
+            }
+        });
     }
 }
 
@@ -230,14 +249,18 @@ impl Blocked {
 impl Drop for Blocked {
     fn drop(&mut self) {
         self.shared.stats.blocked.add(-1);
-        let db = self.shared.keyspace.db(self.db);
+        let keyspace = &self.shared.keyspace;
+        let db = keyspace.db(self.db);
         let unseen = self.waiter.close();
-        db.leave(self.keys.iter().map(|key| &**key), self.waiter.ticket());
-        if let Some(popped) = unseen {
-            // If another type took the key's place there is no list to go back to; Redis, which
-            // counts an element as delivered when it was popped, loses it in every case.
-            let _ = db.put_back(popped, wall_clock());
-        }
+        keyspace.with_participant(|participant| {
+            let guard = participant.pin();
+            db.leave(self.keys.iter().map(|key| &**key), self.waiter.ticket(), &guard);
+            if let Some(popped) = unseen {
+                // If another type took the key's place there is no list to go back to; Redis, which
+                // counts an element as delivered when it was popped, loses it in every case.
+                let _ = db.put_back(popped, wall_clock(), &guard);
+            }
+        });
     }
 }
 

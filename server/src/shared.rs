@@ -55,9 +55,9 @@ impl Shared {
             tunables: Tunables::new(&settings),
             gauge: Gauge::new(allocator.verified, &keyspace),
             spare: Spare::default(),
+            pubsub: PubSub::new(keyspace.domain()),
+            clients: Clients::new(keyspace.domain()),
             keyspace,
-            pubsub: PubSub::default(),
-            clients: Clients::default(),
             stats: Stats::new(commands::count()),
             allocator,
             started: Instant::now(),
@@ -84,7 +84,7 @@ impl Shared {
 
     /// Everything counted since the server started.
     pub fn totals(&self) -> Totals {
-        Totals { data: self.keyspace.figures().counts, ..self.stats.totals() }
+        Totals { expired: self.keyspace.figures().expired, ..self.stats.totals() }
     }
 
     /// The port of RESP; 0 before it is known.

@@ -4,7 +4,6 @@
 //! a reader sums the stripes. Nothing is ever reset under a reader: `CONFIG RESETSTAT` keeps the sums
 //! of that moment and `INFO` subtracts them; metrics never run backwards.
 
-use crate::keyspace::shard::ShardCounts;
 use crate::sync::{Counter, Level, Mutex, Padded};
 
 const STRIPES: usize = 16;
@@ -51,6 +50,10 @@ pub struct Stripe {
     pub sent: Counter,
     /// Commands answered with an error.
     pub errors: Counter,
+    /// Reads that found their key.
+    pub hits: Counter,
+    /// Reads that did not.
+    pub misses: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -100,8 +103,12 @@ pub struct Totals {
     pub published: u64,
     /// See [`Stats::delivered`].
     pub delivered: u64,
-    /// What the keyspace counted; [`Stats`] itself does not know it.
-    pub data: ShardCounts,
+    /// See [`Stripe::hits`].
+    pub hits: u64,
+    /// See [`Stripe::misses`].
+    pub misses: u64,
+    /// Keys removed because their time was over. The keyspace counts them; [`Stats`] does not know.
+    pub expired: u64,
 }
 
 /// Calls per second, from samples of the last seconds.
@@ -121,6 +128,8 @@ impl Stats {
                 received: Counter::new(),
                 sent: Counter::new(),
                 errors: Counter::new(),
+                hits: Counter::new(),
+                misses: Counter::new(),
             })
         };
         Self {
@@ -169,6 +178,8 @@ impl Stats {
             totals.received += stripe.received.get();
             totals.sent += stripe.sent.get();
             totals.errors += stripe.errors.get();
+            totals.hits += stripe.hits.get();
+            totals.misses += stripe.misses.get();
             for (sum, command) in totals.commands.iter_mut().zip(&stripe.commands) {
                 sum.calls += command.calls.get();
                 sum.failed += command.failed.get();
@@ -251,9 +262,9 @@ impl Totals {
         self.oom_refusals -= before.oom_refusals;
         self.published -= before.published;
         self.delivered -= before.delivered;
-        self.data.hits -= before.data.hits;
-        self.data.misses -= before.data.misses;
-        self.data.expired -= before.data.expired;
+        self.hits -= before.hits;
+        self.misses -= before.misses;
+        self.expired -= before.expired;
         self
     }
 }

@@ -1,14 +1,15 @@
 //! The crate's door to locks and atomics.
 //!
 //! Everything shared between connections goes through the types here, so that each has one written
-//! meaning: [`Mutex`] guards data, [`Flag`] hands something over, [`Counter`] and [`Level`] only
-//! count and order nothing. The server has no lock-free protocol of its own.
+//! meaning: [`Mutex`] guards data, [`Flag`] hands something over, [`Word`] and [`Tag`] are changed by
+//! one writer at a time and looked at by anybody, [`Counter`] and [`Level`] only count and order
+//! nothing.
 
 #![allow(clippy::disallowed_types, reason = "the facade itself")]
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{MutexGuard, PoisonError, TryLockError};
 
 /// A mutual exclusion lock that a panic does not poison.
 ///
@@ -26,6 +27,57 @@ impl<T> Mutex<T> {
     /// Waits for the lock. Never held across an `.await`.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock, if nobody has it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// A number that one writer at a time changes and that anybody looks at.
+#[derive(Debug, Default)]
+pub struct Word(AtomicU64);
+
+impl Word {
+    /// A word that holds `n`.
+    pub const fn new(n: u64) -> Self {
+        Self(AtomicU64::new(n))
+    }
+
+    /// The number now. Acquire: pairs with the release in [`set`](Self::set); who sees a number sees
+    /// what was written before it, who does not yet sees the one before.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Puts `n` in its place. Release, see [`get`](Self::get). For the one writer.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Release);
+    }
+}
+
+/// A [`Word`] of half the size.
+#[derive(Debug, Default)]
+pub struct Tag(AtomicU32);
+
+impl Tag {
+    /// As [`Word::get`].
+    #[inline]
+    pub fn get(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// As [`Word::set`].
+    #[inline]
+    pub fn set(&self, n: u32) {
+        self.0.store(n, Ordering::Release);
     }
 }
 

@@ -61,7 +61,7 @@ fn pop_or_wait(cx: &mut Context<'_>, args: Args<'_>, end: End) -> Result<(), Fai
         let ticket = cx.shared.keyspace.next_ticket();
         Waiter::new(ticket, end, cx.session.client.wake.clone())
     };
-    match cx.db().pop_or_wait(&keys, end, cx.now(), make_waiter) {
+    match cx.db().pop_or_wait(&keys, end, cx.now(), cx.guard, make_waiter) {
         PopOrWait::Popped(popped) => answer(cx.session, Some(&popped)),
         PopOrWait::WrongType => return Err(Failure::WRONG_TYPE),
         PopOrWait::Waiting(waiter) => {

@@ -91,15 +91,18 @@ fn info(cx: &mut Context<'_>, _: Args<'_>) -> Result<(), Failure> {
 fn list(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     cx.session.write_view();
     let clients = match (args.get(2), args.len()) {
-        (None, _) => cx.shared.clients.all(),
+        (None, _) => cx.shared.clients.all(cx.guard),
         (Some(option), 4) if is_name("type", option) => {
             let kind = ClientType::parse(args.at(3))?;
-            let all = cx.shared.clients.all();
-            all.into_iter().filter(|client| kind.fits(client)).collect()
+            let mut all = cx.shared.clients.all(cx.guard);
+            all.retain(|client| kind.fits(client));
+            all
         }
         (Some(option), len) if is_name("id", option) && len > 3 => {
             let ids: Result<Vec<u64>, Failure> = args.from(3).map(client_id).collect();
-            ids?.into_iter().filter_map(|id| cx.shared.clients.get(id)).collect()
+            let all = cx.shared.clients.all(cx.guard);
+            let at = |id| all.binary_search_by_key(&id, |client| client.id).ok();
+            ids?.into_iter().filter_map(|id| Some(all[at(id)?])).collect()
         }
         _ => return Err(Failure::SYNTAX),
     };
@@ -154,8 +157,8 @@ fn unblock(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
         return Err(Failure::arity("client|unblock"));
     }
     let id = parse_i64(args.at(2)).ok_or(Failure::NOT_AN_INTEGER)?;
-    let client = u64::try_from(id).ok().and_then(|id| cx.shared.clients.get(id));
-    let blocked = client.as_ref().is_some_and(|client| client.view.lock().blocked);
+    let client = u64::try_from(id).ok().and_then(|id| cx.shared.clients.by_id(id, cx.guard));
+    let blocked = client.is_some_and(|client| client.view.lock().blocked);
     if let Some(client) = client.filter(|_| blocked) {
         client.mailbox.order(order);
     }
@@ -221,8 +224,8 @@ fn kill(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let own = cx.session.client.id;
     let skip_me = filter.skip_me.unwrap_or(true);
     let mut killed = 0;
-    for client in cx.shared.clients.all() {
-        if !filter.fits(&client) || (skip_me && client.id == own) {
+    for client in cx.shared.clients.all(cx.guard) {
+        if !filter.fits(client) || (skip_me && client.id == own) {
             continue;
         }
         killed += 1;

@@ -91,9 +91,11 @@ const PARAMETERS: &[Parameter] = &[
             let seconds: u32 = value.parse().map_err(|_| "argument must be a number of seconds")?;
             shared.tunables.timeout.set(seconds.into());
             // Who waits has the deadline of the old setting: a look at the mailbox makes a new one.
-            for client in shared.clients.all() {
-                client.wake.notify_one();
-            }
+            shared.keyspace.with_participant(|participant| {
+                for client in shared.clients.all(&participant.pin()) {
+                    client.wake.notify_one();
+                }
+            });
             Ok(())
         }),
     },

@@ -3,7 +3,7 @@
 use super::Context;
 use super::spec::{Flags, Keys, Spec};
 use crate::failure::Failure;
-use crate::keyspace::value::Value;
+use crate::keyspace::entry::Entry;
 use crate::number::parse_i64;
 use crate::resp::input::Args;
 
@@ -43,20 +43,19 @@ fn decr_by(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
 fn add(cx: &mut Context<'_>, name: &[u8], by: i64) -> Result<(), Failure> {
     let key = cx.key(name);
     let now = cx.now();
-    let mut shard = cx.db().lock(&key);
-    let changed = shard.modify(&key, now, |value| {
-        if !value.is_string() {
-            return Err(Failure::WRONG_TYPE);
+    let mut shard = cx.db().lock(&key, cx.guard);
+    let sum = match shard.peek(&key, now) {
+        Some(entry) => {
+            if !entry.value().is_string() {
+                return Err(Failure::WRONG_TYPE);
+            }
+            let before = entry.as_int().ok_or(Failure::NOT_AN_INTEGER)?;
+            let after = before.checked_add(by).ok_or(Failure::COUNTER_OVERFLOW)?;
+            shard.set_integer(&key, entry, after, now);
+            after
         }
-        let before = value.as_int().ok_or(Failure::NOT_AN_INTEGER)?;
-        let after = before.checked_add(by).ok_or(Failure::COUNTER_OVERFLOW)?;
-        *value = Value::Int(after);
-        Ok(after)
-    });
-    let sum = match changed {
-        Some(sum) => sum?,
         None => {
-            shard.set(&key, Value::Int(by), None, now);
+            shard.set(&key, Entry::integer(&key, by, None), now);
             by
         }
     };

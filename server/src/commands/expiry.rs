@@ -160,21 +160,19 @@ fn set_deadline(
     let conditions = Conditions::parse(args.from(3))?;
     let at = deadline(args.at(2), unit, absolute, now, command)?;
     let key = cx.key(args.at(1));
-    let mut shard = cx.db().lock(&key);
+    let mut shard = cx.db().lock(&key, cx.guard);
     let taken = shard
         .peek(&key, now)
         .map(|entry| entry.expires_at())
         .is_some_and(|old| conditions.admit(old, at));
-    let mut removed = None;
     if taken {
         if at <= now as i64 {
-            removed = shard.remove(&key, now);
+            shard.remove(&key, now);
         } else {
             shard.set_deadline(&key, Some(at as u64), now);
         }
     }
     drop(shard);
-    drop(removed);
     cx.reply().integer(taken.into());
     Ok(())
 }
@@ -182,7 +180,7 @@ fn set_deadline(
 fn persist(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let key = cx.key(args.at(1));
     let now = cx.now();
-    let mut shard = cx.db().lock(&key);
+    let mut shard = cx.db().lock(&key, cx.guard);
     let had = shard.peek(&key, now).is_some_and(|entry| entry.expires_at().is_some());
     if had {
         shard.set_deadline(&key, None, now);
@@ -216,7 +214,7 @@ fn answer_deadline(
 ) -> Result<(), Failure> {
     let key = cx.key(args.at(1));
     let now = cx.now();
-    let answer = match cx.db().lock(&key).peek(&key, now).map(|entry| entry.expires_at()) {
+    let answer = match cx.db().read(&key, now, cx.guard).map(|entry| entry.expires_at()) {
         None => -2,
         Some(None) => -1,
         Some(Some(at)) => show(at, now) as i64,

@@ -89,6 +89,7 @@ fn clients(shared: &Shared, text: &mut String) {
     field!(text, "peak_clients", "{}", shared.stats.peak_clients.get());
     field!(text, "blocked_clients", "{}", shared.stats.blocked.get());
     field!(text, "pubsub_clients", "{}", shared.stats.subscribers.get());
+    field!(text, "client_slots", "{}", shared.clients.stats().slots);
     field!(text, "total_blocking_keys", "{}", shared.keyspace.figures().waited_for);
 }
 
@@ -110,6 +111,7 @@ fn memory(shared: &Shared, text: &mut String) {
     field!(text, "used_memory_dataset", "{}", figures.dataset);
     field!(text, "used_memory_dataset_perc", "{:.2}%", percent(figures.dataset, figures.used));
     field!(text, "used_memory_tables", "{}", figures.tables);
+    field!(text, "used_memory_retired", "{}", shared.keyspace.retired_bytes());
     field!(text, "mem_clients_normal", "{}", figures.connections);
     if let Some(heap) = figures.heap {
         field!(text, "allocator_allocated", "{}", heap.live);
@@ -144,12 +146,13 @@ fn stats(shared: &Shared, text: &mut String) {
     field!(text, "total_net_output_bytes", "{}", totals.sent);
     field!(text, "rejected_connections", "{}", totals.rejected_connections);
     field!(text, "accept_errors", "{}", totals.accept_errors);
-    field!(text, "expired_keys", "{}", totals.data.expired);
+    field!(text, "expired_keys", "{}", totals.expired);
     field!(text, "evicted_keys", "0");
-    field!(text, "keyspace_hits", "{}", totals.data.hits);
-    field!(text, "keyspace_misses", "{}", totals.data.misses);
+    field!(text, "keyspace_hits", "{}", totals.hits);
+    field!(text, "keyspace_misses", "{}", totals.misses);
     field!(text, "pubsub_channels", "{}", shared.pubsub.channel_count());
     field!(text, "pubsub_patterns", "{}", shared.pubsub.pattern_count());
+    field!(text, "pubsub_subscriptions", "{}", shared.pubsub.len());
     field!(text, "pubsub_published", "{}", totals.published);
     field!(text, "pubsub_delivered", "{}", totals.delivered);
     field!(text, "total_error_replies", "{}", totals.errors);

@@ -1,13 +1,15 @@
 //! The key family: DEL UNLINK EXISTS TYPE KEYS SCAN.
+//!
+//! DEL and UNLINK are the same: a deleted value is retired, and freed later by whoever finds that nobody
+//! reads it; large lists aside.
 
 use super::Context;
 use super::is_name;
 use super::spec::{Flags, Keys, Spec};
 use crate::failure::Failure;
 use crate::glob;
-use crate::keyspace::drop_removed;
 use crate::keyspace::scan::Cursor;
-use crate::keyspace::shard::{Entry, Key};
+use crate::keyspace::shard::Key;
 use crate::number::{parse_i64, parse_u64};
 use crate::resp::input::Args;
 
@@ -29,49 +31,37 @@ pub const COMMANDS: &[Spec] = &[
     )
     .flags(Flags::READONLY),
     Spec::new("type", 2, "key", "Answers what a key holds", type_of).keys(Keys::ONE).flags(READ),
-    Spec::new("unlink", -2, "key [key ...]", "Deletes keys and frees values aside", unlink)
+    Spec::new("unlink", -2, "key [key ...]", "Deletes keys", del)
         .keys(Keys::ALL)
         .flags(Flags::WRITE.and(Flags::FAST)),
 ];
 
 fn del(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
-    let removed = remove_all(cx, args);
-    cx.reply().count(removed.len());
-    Ok(())
-}
-
-fn unlink(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
-    let removed = remove_all(cx, args);
-    cx.reply().count(removed.len());
-    drop_removed(removed);
-    Ok(())
-}
-
-/// Takes keys out; the caller drops what they held, with no lock held.
-fn remove_all(cx: &Context<'_>, args: Args<'_>) -> Vec<Entry> {
     let now = cx.now();
-    if args.len() == 2 {
-        let key = cx.key(args.at(1));
-        return cx.db().lock(&key).remove(&key, now).into_iter().collect();
-    }
     let keys: Vec<Key<'_>> = args.from(1).map(|name| cx.key(name)).collect();
-    let mut shards = cx.db().lock_many(&keys);
-    keys.iter().filter_map(|key| shards.of(key).remove(key, now)).collect()
+    let removed = cx.db().remove_many(&keys, now, cx.guard);
+    cx.reply().count(removed);
+    Ok(())
 }
 
 fn exists(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let now = cx.now();
+    if args.len() == 2 {
+        let there = cx.read(&cx.key(args.at(1))).is_some();
+        cx.reply().count(there.into());
+        return Ok(());
+    }
     let keys: Vec<Key<'_>> = args.from(1).map(|name| cx.key(name)).collect();
-    let mut shards = cx.db().lock_many(&keys);
-    let there = keys.iter().filter(|key| shards.of(key).read(key, now).is_some()).count();
-    drop(shards);
+    let seen = cx.db().read_many(&keys, now, cx.guard);
+    seen.iter().for_each(|one| cx.session.count_read(one.is_some()));
+    let there = seen.iter().flatten().count();
     cx.reply().count(there);
     Ok(())
 }
 
 fn type_of(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let key = cx.key(args.at(1));
-    let name = cx.db().lock(&key).peek(&key, cx.now()).map(|entry| entry.value().type_name());
+    let name = cx.db().read(&key, cx.now(), cx.guard).map(|entry| entry.value().type_name());
     cx.reply().simple(name.unwrap_or("none"));
     Ok(())
 }
@@ -79,7 +69,7 @@ fn type_of(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
 fn keys(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let pattern = args.at(1);
     let mut names: Vec<Box<[u8]>> = Vec::new();
-    let cursor = cx.db().scan(Cursor::default(), usize::MAX, cx.now(), |name, _| {
+    let cursor = cx.db().scan(Cursor::default(), usize::MAX, cx.now(), cx.guard, |name, _| {
         if glob::matches(pattern, name) {
             names.push(name.into());
         }
@@ -109,7 +99,8 @@ fn scan(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     }
     let count = usize::try_from(count).ok().filter(|&n| n > 0).ok_or(Failure::SYNTAX)?;
     let mut names: Vec<Box<[u8]>> = Vec::new();
-    let next = cx.db().scan(Cursor::from_wire(cursor), count, cx.now(), |name, entry| {
+    let cursor = Cursor::from_wire(cursor);
+    let next = cx.db().scan(cursor, count, cx.now(), cx.guard, |name, entry| {
         let matches = pattern.is_none_or(|pattern| glob::matches(pattern, name))
             && type_name.is_none_or(|wanted| is_name(entry.value().type_name(), wanted));
         if matches {

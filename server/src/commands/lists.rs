@@ -3,7 +3,7 @@
 use super::Context;
 use super::spec::{Flags, Keys, Spec};
 use crate::failure::Failure;
-use crate::keyspace::list::End;
+use crate::keyspace::list::{End, View};
 use crate::number::parse_i64;
 use crate::resp::input::Args;
 
@@ -72,9 +72,9 @@ fn rpushx(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
 fn push(cx: &mut Context<'_>, args: Args<'_>, end: End, create: bool) -> Result<(), Failure> {
     let key = cx.key(args.at(1));
     let now = cx.now();
-    let mut shard = cx.db().lock(&key);
+    let elements = args.from(2).map(Box::from);
+    let mut shard = cx.db().lock(&key, cx.guard);
     let len = if create || shard.peek(&key, now).is_some() {
-        let elements = args.from(2).map(Box::from);
         shard.push(&key, end, now, elements).ok_or(Failure::WRONG_TYPE)?
     } else {
         0
@@ -105,44 +105,41 @@ fn pop(cx: &mut Context<'_>, args: Args<'_>, end: End, command: &str) -> Result<
     };
     let key = cx.key(args.at(1));
     let now = cx.now();
-    let mut shard = cx.db().lock(&key);
-    // Elements leave under the lock; they are written and freed after it.
-    let popped = shard.modify(&key, now, |value| {
-        let list = value.as_list_mut().ok_or(Failure::WRONG_TYPE)?;
-        let wanted = count.unwrap_or(1).min(list.len());
-        Ok(std::iter::from_fn(|| list.pop(end)).take(wanted).collect::<Vec<_>>())
-    });
+    let mut shard = cx.db().lock(&key, cx.guard);
+    if shard.peek(&key, now).is_some_and(|entry| entry.value().as_list().is_none()) {
+        return Err(Failure::WRONG_TYPE);
+    }
+    // Written after unlocking: the guard keeps them.
+    let popped = shard.pop(&key, end, count.unwrap_or(1), now);
     drop(shard);
-    let popped = popped.transpose()?;
     let mut reply = cx.reply();
     match (popped, count) {
         (None, None) => reply.null(),
         (None, Some(_)) => reply.null_array(),
         (Some(elements), Some(_)) => reply.bulks(&elements),
-        (Some(elements), None) => reply.bulk(&elements[0]),
+        (Some(elements), None) => reply.bulk(elements[0]),
     }
     Ok(())
 }
 
+/// The list of a key at one moment, for a command that reads.
+fn view<'a>(cx: &mut Context<'a>, name: &[u8]) -> Result<Option<View<'a>>, Failure> {
+    match cx.read(&cx.key(name)) {
+        None => Ok(None),
+        Some(entry) => Ok(Some(entry.value().as_list().ok_or(Failure::WRONG_TYPE)?.view())),
+    }
+}
+
 fn llen(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
-    let key = cx.key(args.at(1));
-    let len = match cx.db().lock(&key).read(&key, cx.now()) {
-        None => 0,
-        Some(entry) => entry.value().as_list().ok_or(Failure::WRONG_TYPE)?.len(),
-    };
+    let len = view(cx, args.at(1))?.map_or(0, View::len);
     cx.reply().count(len);
     Ok(())
 }
 
 fn lindex(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
-    let key = cx.key(args.at(1));
-    let mut shard = cx.db().lock(&key);
-    let element = match shard.read(&key, cx.now()) {
+    let element = match view(cx, args.at(1))? {
         None => None,
-        Some(entry) => {
-            let list = entry.value().as_list().ok_or(Failure::WRONG_TYPE)?;
-            list.get(parse_i64(args.at(2)).ok_or(Failure::NOT_AN_INTEGER)?)
-        }
+        Some(list) => list.get(parse_i64(args.at(2)).ok_or(Failure::NOT_AN_INTEGER)?),
     };
     match element {
         Some(element) => cx.reply().bulk(element),
@@ -154,14 +151,9 @@ fn lindex(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
 fn lrange(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let start = parse_i64(args.at(2)).ok_or(Failure::NOT_AN_INTEGER)?;
     let stop = parse_i64(args.at(3)).ok_or(Failure::NOT_AN_INTEGER)?;
-    let key = cx.key(args.at(1));
-    let mut shard = cx.db().lock(&key);
-    match shard.read(&key, cx.now()) {
+    match view(cx, args.at(1))? {
         None => cx.reply().array(0),
-        Some(entry) => {
-            let list = entry.value().as_list().ok_or(Failure::WRONG_TYPE)?;
-            cx.reply().bulks(list.range(list.positions(start, stop)));
-        }
+        Some(list) => cx.reply().bulks(list.range(list.positions(start, stop))),
     }
     Ok(())
 }

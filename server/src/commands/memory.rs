@@ -7,6 +7,7 @@ use flagstone::Heap;
 use super::spec::{Flags, Keys, Spec};
 use super::{Context, is_name};
 use crate::failure::Failure;
+use crate::keyspace::shard::Locked;
 use crate::memory::{Figures, Source, ratio};
 use crate::number::{human_bytes, parse_i64};
 use crate::resp::input::Args;
@@ -41,9 +42,8 @@ fn usage(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
         _ => return Err(Failure::SYNTAX),
     }
     let key = cx.key(args.at(2));
-    let bytes = cx.db().lock(&key).usage(&key, cx.now());
-    match bytes {
-        Some(bytes) => cx.reply().count(bytes),
+    match cx.db().read(&key, cx.now(), cx.guard) {
+        Some(entry) => cx.reply().count(Locked::usage(entry)),
         None => cx.reply().null(),
     }
     Ok(())
@@ -107,11 +107,7 @@ fn stats(cx: &mut Context<'_>, _: Args<'_>) -> Result<(), Failure> {
 }
 
 fn purge(cx: &mut Context<'_>, _: Args<'_>) -> Result<(), Failure> {
-    if cx.shared.gauge.source() == Source::Heap {
-        // What could not be reached shows in the heap's own statistics; the reply only says that
-        // what could be given back was.
-        let _ = Heap::global().purge();
-    }
+    cx.after.purge = true;
     cx.reply().ok();
     Ok(())
 }

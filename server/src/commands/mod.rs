@@ -21,10 +21,16 @@ pub mod strings;
 
 use std::sync::{Arc, LazyLock};
 
+use flagstone::Heap;
+use flagstone::epoch::Guard;
+
 use crate::failure::Failure;
 use crate::keyspace::Db;
+use crate::keyspace::entry::Entry;
 use crate::keyspace::expiry::Millis;
+use crate::keyspace::flush::Flushed;
 use crate::keyspace::shard::Key;
+use crate::memory::Source;
 use crate::resp::input::Args;
 use crate::resp::reply::Reply;
 use crate::session::{ReplyMode, Session};
@@ -74,7 +80,23 @@ pub struct Context<'a> {
     pub shared: &'a Arc<Shared>,
     /// The connection.
     pub session: &'a mut Session,
+    /// Held while the command runs: what it finds stays readable.
+    pub guard: &'a Guard<'a>,
+    /// What is to be done when the command has run, without a guard.
+    pub after: &'a mut After,
 }
+
+/// Work that the command's own guard would keep from being done.
+#[derive(Debug, Default)]
+pub struct After {
+    /// What a flush took out, to be retired and freed.
+    pub flushed: Vec<Flushed>,
+    /// Whether everything that is free is to be given back.
+    pub purge: bool,
+}
+
+/// Bytes waiting for readers from which on a writing client frees what it can. Chosen, not measured.
+const COLLECT_FROM: u64 = 4 << 20;
 
 impl<'a> Context<'a> {
     /// The reply, to be written.
@@ -92,21 +114,30 @@ impl<'a> Context<'a> {
         self.db().key(bytes)
     }
 
+    /// The entry of a key, for a command that reads: counts a hit or a miss.
+    pub fn read(&mut self, key: &Key<'_>) -> Option<&'a Entry> {
+        let entry = self.db().read(key, self.now(), self.guard);
+        self.session.count_read(entry.is_some());
+        entry
+    }
+
     /// The time of this batch.
     pub fn now(&self) -> Millis {
         self.session.now
     }
 }
 
-/// Runs one request: writes its reply, or leaves the session blocked.
-pub fn execute(shared: &Arc<Shared>, session: &mut Session, args: Args<'_>) {
+/// Runs one request: writes its reply, or leaves the session blocked. The guard is one for the whole batch
+/// and taken anew after each request.
+pub fn execute(shared: &Arc<Shared>, session: &mut Session, guard: &mut Guard<'_>, args: Args<'_>) {
     let skip = session.reply_mode == ReplyMode::SkipNext;
     if skip {
         session.reply_mode = ReplyMode::On;
         session.out.set_muted(true);
     }
     let mark = session.out.mark();
-    let mut result = run(&mut Context { shared, session }, args);
+    let mut result = run(shared, session, guard, args);
+    guard.repin();
     if session.out.is_starved() {
         session.out.set_back(mark);
         let command = result.map_or_else(|(_, command, _)| command, Some);
@@ -154,13 +185,18 @@ pub fn group(name: &str) -> &'static str {
 type Refusal = (Failure, Option<usize>, bool);
 
 /// Returns the command's number.
-fn run(cx: &mut Context<'_>, args: Args<'_>) -> Result<usize, Refusal> {
+fn run(
+    shared: &Arc<Shared>,
+    session: &mut Session,
+    guard: &mut Guard<'_>,
+    args: Args<'_>,
+) -> Result<usize, Refusal> {
     let Some((number, row)) = TABLE.find(args.at(0)) else {
         return Err((unknown(args), None, false));
     };
     let refuse = |failure| (failure, Some(number), false);
     let spec = resolve(row, args).map_err(refuse)?;
-    if cx.session.is_restricted() && !row.flags.has(Flags::WHILE_SUBSCRIBED) {
+    if session.is_restricted() && !row.flags.has(Flags::WHILE_SUBSCRIBED) {
         return Err(refuse(Failure::text(format!(
             "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET \
              are allowed in this context",
@@ -168,8 +204,9 @@ fn run(cx: &mut Context<'_>, args: Args<'_>) -> Result<usize, Refusal> {
         ))));
     }
     if spec.flags.has(Flags::DENYOOM) {
-        let shared = cx.shared;
-        let admitted = shared.gauge.admit(args.wire_len(), &shared.keyspace, &shared.tunables);
+        let reclaim = || free_retired(guard);
+        let admitted =
+            shared.gauge.admit(args.wire_len(), &shared.keyspace, &shared.tunables, reclaim);
         if admitted.is_err() {
             shared.stats.oom_refusals.add(1);
             return Err(refuse(Failure::OUT_OF_MEMORY));
@@ -178,27 +215,58 @@ fn run(cx: &mut Context<'_>, args: Args<'_>) -> Result<usize, Refusal> {
     let needs_memory = spec.flags.has(Flags::DENYOOM)
         || spec.flags.has(Flags::KEEPS)
         || args.wire_len() > LARGE_REQUEST;
-    if needs_memory && !cx.shared.has_memory_for(args.wire_len()) {
+    if needs_memory && !shared.has_memory_for(args.wire_len()) {
         return Err(refuse(Failure::NO_MEMORY));
     }
     // What changes something is always answered.
-    if cx.session.out.reserve(REPLY_ROOM).is_err() {
+    if session.out.reserve(REPLY_ROOM).is_err() {
         return Err(refuse(Failure::NO_MEMORY));
     }
-    note(cx, number, row);
-    (spec.handler)(cx, args).map_err(|failure| (failure, Some(number), true))?;
+    note(shared, session, number, row);
+    let mut after = After::default();
+    let result =
+        (spec.handler)(&mut Context { shared, session, guard: &*guard, after: &mut after }, args);
+    after.run(shared, guard, spec.flags.has(Flags::WRITE));
+    result.map_err(|failure| (failure, Some(number), true))?;
     Ok(number)
 }
 
+impl After {
+    #[inline]
+    fn run(self, shared: &Shared, guard: &mut Guard<'_>, wrote: bool) {
+        let much = wrote && shared.keyspace.domain().reserved_bytes() > COLLECT_FROM;
+        if self.purge || much || !self.flushed.is_empty() {
+            drop(self.flushed);
+            free_retired(guard);
+        }
+        if self.purge && shared.gauge.source() == Source::Heap {
+            // What could not be reached shows in the heap's own statistics; the reply only says that
+            // what could be given back was.
+            let _ = Heap::global().purge();
+        }
+    }
+}
+
+/// Frees what was retired and nobody reads. Under a guard the domain moves on by one step; a grace period
+/// takes a few.
+#[cold]
+fn free_retired(guard: &mut Guard<'_>) {
+    const STEPS: usize = 4;
+    for _ in 0..STEPS {
+        guard.repin();
+        guard.participant().collect();
+    }
+}
+
 /// Counts a call. Calls of one command in a row are counted together.
-fn note(cx: &mut Context<'_>, number: usize, row: &'static Spec) {
-    match &mut cx.session.run {
+fn note(shared: &Shared, session: &mut Session, number: usize, row: &'static Spec) {
+    match &mut session.run {
         Some((command, calls)) if *command == number => *calls += 1,
         other => {
             if let Some((command, calls)) = other.replace((number, 1)) {
-                cx.shared.stats.stripe(cx.session.client.id).called(command, calls);
+                shared.stats.stripe(session.client.id).called(command, calls);
             }
-            cx.session.last_command = row.name;
+            session.last_command = row.name;
         }
     }
 }

@@ -6,6 +6,7 @@
 use super::Context;
 use super::spec::{Flags, Spec};
 use crate::failure::Failure;
+use crate::pubsub::Kind;
 use crate::resp::input::Args;
 
 const SUBSCRIBE: Flags = Flags::PUBSUB.and(Flags::WHILE_SUBSCRIBED);
@@ -48,13 +49,6 @@ pub const COMMANDS: &[Spec] = &[
     .flags(SUBSCRIBE),
 ];
 
-/// A channel name or a pattern.
-#[derive(Clone, Copy)]
-enum Kind {
-    Channel,
-    Pattern,
-}
-
 fn subscribe(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     args.from(1).for_each(|name| add(cx, Kind::Channel, name));
     Ok(())
@@ -80,21 +74,15 @@ fn add(cx: &mut Context<'_>, kind: Kind, name: &[u8]) {
     if session.subscriptions() == 0 {
         cx.shared.stats.subscribers.add(1);
     }
-    // The session's entry first: the confirmation must be in the output before a message is.
-    let word: &[u8] = match kind {
-        Kind::Channel => {
-            if session.channels.insert(name.into()) {
-                cx.shared.pubsub.subscribe(name, &session.client);
-            }
-            b"subscribe"
-        }
-        Kind::Pattern => {
-            if session.patterns.insert(name.into()) {
-                cx.shared.pubsub.subscribe_pattern(name, &session.client);
-            }
-            b"psubscribe"
-        }
+    // Messages may be posted from here on; they are sent behind the confirmation.
+    let (word, topics): (&[u8], _) = match kind {
+        Kind::Channel => (b"subscribe", &mut session.channels),
+        Kind::Pattern => (b"psubscribe", &mut session.patterns),
     };
+    if !topics.contains_key(name) {
+        let key = cx.shared.pubsub.subscribe(kind, name, session.client.key, cx.guard);
+        topics.extend(key.map(|key| (name.into(), key)));
+    }
     confirm(cx, word, Some(name));
 }
 
@@ -104,8 +92,8 @@ fn remove_all(cx: &mut Context<'_>, kind: Kind, args: Args<'_>) {
         return;
     }
     let names: Vec<Box<[u8]>> = match kind {
-        Kind::Channel => cx.session.channels.iter().cloned().collect(),
-        Kind::Pattern => cx.session.patterns.iter().cloned().collect(),
+        Kind::Channel => cx.session.channels.keys().cloned().collect(),
+        Kind::Pattern => cx.session.patterns.keys().cloned().collect(),
     };
     if names.is_empty() {
         return remove(cx, kind, None);
@@ -116,17 +104,14 @@ fn remove_all(cx: &mut Context<'_>, kind: Kind, args: Args<'_>) {
 fn remove(cx: &mut Context<'_>, kind: Kind, name: Option<&[u8]>) {
     let session = &mut *cx.session;
     let before = session.subscriptions();
-    let (word, set): (&[u8], _) = match kind {
+    let (word, topics): (&[u8], _) = match kind {
         Kind::Channel => (b"unsubscribe", &mut session.channels),
         Kind::Pattern => (b"punsubscribe", &mut session.patterns),
     };
     if let Some(name) = name
-        && set.swap_remove(name)
+        && let Some(key) = topics.swap_remove(name)
     {
-        match kind {
-            Kind::Channel => cx.shared.pubsub.unsubscribe(name, session.client.id),
-            Kind::Pattern => cx.shared.pubsub.unsubscribe_pattern(name, session.client.id),
-        };
+        cx.shared.pubsub.unsubscribe(key, cx.guard);
         if before == 1 {
             cx.shared.stats.subscribers.add(-1);
         }
@@ -150,7 +135,8 @@ fn confirm(cx: &mut Context<'_>, word: &[u8], name: Option<&[u8]>) {
 fn publish(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let shared = cx.shared;
     let limit = shared.tunables.output_pubsub.get();
-    let published = shared.pubsub.publish(args.at(1), args.at(2), limit);
+    let clients = &shared.clients;
+    let published = shared.pubsub.publish(args.at(1), args.at(2), limit, clients, cx.guard);
     shared.stats.published.add(1);
     shared.stats.delivered.add(published.receivers as u64);
     cx.reply().count(published.receivers);

@@ -38,7 +38,7 @@ fn flush_all(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     flush(cx, args, dbs)
 }
 
-/// Each database is emptied at one moment; what was in it is dropped with no lock held.
+/// Each database is emptied at one moment; what was in it is retired with no lock held.
 fn flush(cx: &mut Context<'_>, args: Args<'_>, dbs: &[Db]) -> Result<(), Failure> {
     let aside = match args.get(1) {
         None => false,
@@ -49,11 +49,11 @@ fn flush(cx: &mut Context<'_>, args: Args<'_>, dbs: &[Db]) -> Result<(), Failure
     if args.len() > 2 {
         return Err(Failure::SYNTAX);
     }
-    let removed: Vec<_> = dbs.iter().map(Db::take_all).collect();
+    let flushed: Vec<_> = dbs.iter().map(|db| db.take_all(cx.guard)).collect();
     if aside && tokio::runtime::Handle::try_current().is_ok() {
-        flagstone::runtime::spawn_blocking(move || drop(removed));
+        flagstone::runtime::spawn_blocking(move || drop(flushed));
     } else {
-        drop(removed);
+        cx.after.flushed.extend(flushed);
     }
     cx.reply().ok();
     Ok(())

@@ -5,9 +5,10 @@ use super::expiry::{Unit, deadline};
 use super::is_name;
 use super::spec::{Flags, Keys, Spec};
 use crate::failure::Failure;
+use crate::keyspace::entry::Entry;
 use crate::keyspace::expiry::Millis;
 use crate::keyspace::shard::Key;
-use crate::keyspace::value::Value;
+
 use crate::resp::input::Args;
 
 const READ: Flags = Flags::READONLY.and(Flags::FAST);
@@ -60,11 +61,10 @@ pub const COMMANDS: &[Spec] = &[
 
 fn get(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let key = cx.key(args.at(1));
-    let mut shard = cx.db().lock(&key);
-    match shard.read(&key, cx.now()) {
+    match cx.read(&key) {
         None => cx.reply().null(),
         Some(entry) => {
-            if !entry.value().write_text(&mut cx.session.reply()) {
+            if !entry.write_text(&mut cx.session.reply()) {
                 return Err(Failure::WRONG_TYPE);
             }
         }
@@ -74,9 +74,9 @@ fn get(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
 
 fn strlen(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let key = cx.key(args.at(1));
-    let len = match cx.db().lock(&key).read(&key, cx.now()) {
+    let len = match cx.read(&key) {
         None => 0,
-        Some(entry) => entry.value().text_len().ok_or(Failure::WRONG_TYPE)?,
+        Some(entry) => entry.text_len().ok_or(Failure::WRONG_TYPE)?,
     };
     cx.reply().count(len);
     Ok(())
@@ -84,15 +84,15 @@ fn strlen(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
 
 fn mget(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let keys: Vec<Key<'_>> = args.from(1).map(|name| cx.key(name)).collect();
-    let mut shards = cx.db().lock_many(&keys);
-    let now = cx.now();
+    let seen = cx.db().read_many(&keys, cx.now(), cx.guard);
+    seen.iter().for_each(|one| cx.session.count_read(one.is_some()));
     let mut reply = cx.reply();
     reply.array(keys.len());
-    for key in &keys {
-        let written =
-            shards.of(key).read(key, now).is_some_and(|entry| entry.value().write_text(&mut reply));
-        if !written {
-            reply.null();
+    for one in &seen {
+        match one.map(|one| (one.number(), one.entry())) {
+            Some((Some(number), _)) => reply.bulk_integer(number),
+            Some((None, entry)) if entry.write_text(&mut reply) => {}
+            _ => reply.null(),
         }
     }
     Ok(())
@@ -102,15 +102,9 @@ fn mset(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     if args.len().is_multiple_of(2) {
         return Err(Failure::arity("mset"));
     }
-    let keys: Vec<Key<'_>> = args.from(1).step_by(2).map(|name| cx.key(name)).collect();
-    let values = args.from(2).step_by(2).map(Value::string);
-    let mut shards = cx.db().lock_many(&keys);
-    let mut replaced = Vec::new();
-    for (key, value) in keys.iter().zip(values) {
-        replaced.extend(shards.of(key).set(key, value, None, cx.now()));
-    }
-    drop(shards);
-    drop(replaced);
+    let names = args.from(1).step_by(2).map(|name| cx.key(name));
+    let pairs: Vec<_> = names.zip(args.from(2).step_by(2)).collect();
+    cx.db().set_many(&pairs, cx.now(), cx.guard);
     cx.reply().ok();
     Ok(())
 }
@@ -180,12 +174,13 @@ fn set_with(
 ) -> Result<(), Failure> {
     let key = cx.key(name);
     let now = cx.now();
-    // Copied before locking: the copy is the expensive part.
-    let value = Value::string(text);
-    let mut shard = cx.db().lock(&key);
     let mut expires_at = options.expires_at;
     let plain = options == SetOptions { expires_at, ..SetOptions::default() };
-    if !plain {
+    if plain {
+        let entry = Entry::string(&key, text, expires_at);
+        cx.db().set(&key, entry, now, cx.guard);
+    } else {
+        let mut shard = cx.db().lock(&key, cx.guard);
         let old = shard.peek(&key, now);
         if options.answer_old && old.is_some_and(|entry| !entry.value().is_string()) {
             return Err(Failure::WRONG_TYPE);
@@ -201,7 +196,7 @@ fn set_with(
         if options.answer_old {
             let mut reply = cx.session.reply();
             match old {
-                Some(entry) => drop(entry.value().write_text(&mut reply)),
+                Some(entry) => drop(entry.write_text(&mut reply)),
                 None => reply.null(),
             }
         }
@@ -211,10 +206,8 @@ fn set_with(
             }
             return Ok(());
         }
+        shard.set(&key, Entry::string(&key, text, expires_at), now);
     }
-    let replaced = shard.set(&key, value, expires_at, now);
-    drop(shard);
-    drop(replaced);
     if !options.answer_old {
         cx.reply().ok();
     }
@@ -224,10 +217,10 @@ fn set_with(
 fn set_nx(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let key = cx.key(args.at(1));
     let now = cx.now();
-    let mut shard = cx.db().lock(&key);
+    let mut shard = cx.db().lock(&key, cx.guard);
     let new = shard.peek(&key, now).is_none();
     if new {
-        shard.set(&key, Value::string(args.at(2)), None, now);
+        shard.set(&key, Entry::string(&key, args.at(2), None), now);
     }
     drop(shard);
     cx.reply().integer(new.into());
@@ -261,15 +254,17 @@ fn get_set(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
 fn get_del(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let key = cx.key(args.at(1));
     let now = cx.now();
-    let mut shard = cx.db().lock(&key);
-    match shard.read(&key, now).map(|entry| entry.value().is_string()) {
+    let mut shard = cx.db().lock(&key, cx.guard);
+    let entry = cx.read(&key);
+    if entry.is_some_and(|entry| !entry.value().is_string()) {
+        return Err(Failure::WRONG_TYPE);
+    }
+    let removed = shard.remove(&key, now);
+    drop(shard);
+    match removed {
         None => cx.reply().null(),
-        Some(false) => return Err(Failure::WRONG_TYPE),
-        Some(true) => {
-            let removed = shard.remove(&key, now).expect("it was just read");
-            drop(shard);
-            removed.value().write_text(&mut cx.session.reply());
-        }
+        // Retired, and readable until the guard is gone.
+        Some(entry) => drop(entry.write_text(&mut cx.session.reply())),
     }
     Ok(())
 }
@@ -279,18 +274,19 @@ fn append(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let more = args.at(2);
     let now = cx.now();
     let longest = cx.shared.settings.wire.bulk;
-    let mut shard = cx.db().lock(&key);
-    let appended = shard.modify(&key, now, |value| {
-        let len = value.text_len().ok_or(Failure::WRONG_TYPE)?;
-        if len + more.len() > longest {
-            return Err(Failure::STRING_TOO_LONG);
+    let mut shard = cx.db().lock(&key, cx.guard);
+    let len = match shard.peek(&key, now) {
+        Some(entry) => {
+            let len = entry.text_len().ok_or(Failure::WRONG_TYPE)? + more.len();
+            if len > longest {
+                return Err(Failure::STRING_TOO_LONG);
+            }
+            let longer = entry.appended(&key, more).ok_or(Failure::WRONG_TYPE)?;
+            shard.set(&key, longer, now);
+            len
         }
-        value.append(more).ok_or(Failure::WRONG_TYPE)
-    });
-    let len = match appended {
-        Some(len) => len?,
         None => {
-            shard.set(&key, Value::string(more), None, now);
+            shard.set(&key, Entry::string(&key, more, None), now);
             more.len()
         }
     };

@@ -41,7 +41,9 @@ impl Bench {
 
     fn connect(shared: &Arc<Shared>) -> Session {
         let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 4000));
-        let client = shared.clients.admit(addr, addr, u64::MAX).unwrap();
+        let client = shared.keyspace.with_participant(|participant| {
+            shared.clients.admit(addr, addr, u64::MAX, &participant.pin()).unwrap()
+        });
         Session::new(client, shared)
     }
 
@@ -51,7 +53,8 @@ impl Bench {
         input.feed(line.as_bytes());
         input.feed(b"\n");
         let args = input.next_request().unwrap().expect("a whole line");
-        execute(&self.shared, &mut self.session, args);
+        let participant = self.shared.keyspace.domain().local().expect("a living thread");
+        execute(&self.shared, &mut self.session, &mut participant.pin(), args);
         self.session.end_batch(&self.shared, 0, 0);
         self.printed()
     }

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use flagstone::epoch::Guard;
+
 use super::Db;
 use super::expiry::Millis;
 use super::list::End;
@@ -32,16 +34,17 @@ impl Db {
         keys: &[Key<'_>],
         end: End,
         now: Millis,
+        guard: &Guard<'_>,
         waiter: impl FnOnce() -> Arc<Waiter>,
     ) -> PopOrWait {
-        let mut shards = self.lock_many(keys);
+        let mut shards = self.lock_many(keys, guard);
         for key in keys {
             let shard = shards.of(key);
             match shard.peek(key, now).map(|entry| entry.value().as_list().is_some()) {
                 None => {}
                 Some(false) => return PopOrWait::WrongType,
                 Some(true) => {
-                    let popped = shard.pop(key, end, now).expect("a list is never empty");
+                    let popped = shard.pop_for(key, end, now).expect("a list is never empty");
                     return PopOrWait::Popped(popped);
                 }
             }
@@ -54,10 +57,10 @@ impl Db {
     }
 
     /// Takes a waiter out of the queues of `keys`.
-    pub fn leave<'a>(&self, keys: impl Iterator<Item = &'a [u8]>, ticket: u64) {
+    pub fn leave<'a>(&self, keys: impl Iterator<Item = &'a [u8]>, ticket: u64, guard: &Guard<'_>) {
         for bytes in keys {
             let key = self.key(bytes);
-            self.lock(&key).waiters.leave(bytes, ticket);
+            self.lock(&key, guard).waiters.leave(bytes, ticket);
         }
     }
 
@@ -65,9 +68,9 @@ impl Db {
     /// has come to hold another type meanwhile there is no list to go back to: the element is
     /// returned.
     #[must_use = "an element that could not go back is lost with this"]
-    pub fn put_back(&self, popped: Popped, now: Millis) -> Result<(), Popped> {
+    pub fn put_back(&self, popped: Popped, now: Millis, guard: &Guard<'_>) -> Result<(), Popped> {
         let key = self.key(&popped.key);
-        let mut shard = self.lock(&key);
+        let mut shard = self.lock(&key, guard);
         if shard.peek(&key, now).is_some_and(|entry| entry.value().as_list().is_none()) {
             return Err(popped);
         }
@@ -79,7 +82,7 @@ impl Db {
 #[cfg(test)]
 mod tests {
     use super::super::Keyspace;
-    use super::super::value::Value;
+    use super::super::entry::Entry;
     use super::*;
     use tokio::sync::Notify;
 
@@ -87,17 +90,18 @@ mod tests {
         let db = keyspace.db(0);
         let hashed: Vec<_> = keys.iter().map(|key| db.key(key)).collect();
         let make = || Waiter::new(keyspace.next_ticket(), end, Arc::new(Notify::new()));
-        match db.pop_or_wait(&hashed, end, 0, make) {
+        keyspace.with_participant(|p| match db.pop_or_wait(&hashed, end, 0, &p.pin(), make) {
             PopOrWait::Waiting(waiter) => waiter,
             other => panic!("not waiting: {other:?}"),
-        }
+        })
     }
 
     fn push(keyspace: &Keyspace, key: &[u8], elements: &[&[u8]]) -> usize {
         let db = keyspace.db(0);
         let key = db.key(key);
         let elements = elements.iter().map(|e| Box::from(*e));
-        db.lock(&key).push(&key, End::Right, 0, elements).unwrap()
+        let push = |guard: &Guard<'_>| db.lock(&key, guard).push(&key, End::Right, 0, elements);
+        keyspace.with_participant(|p| push(&p.pin())).unwrap()
     }
 
     fn text(popped: Option<Popped>) -> Option<(String, String)> {
@@ -142,7 +146,7 @@ mod tests {
         push(&keyspace, b"a", &[b"1"]);
         let next = wait(&keyspace, &[b"a"], End::Left);
         let popped = gone.close().expect("it was served");
-        db.put_back(popped, 0).unwrap();
+        keyspace.with_participant(|p| db.put_back(popped, 0, &p.pin())).unwrap();
         assert_eq!(text(next.served()), Some(("a".into(), "1".into())));
     }
 
@@ -153,7 +157,10 @@ mod tests {
         assert!(waiter.close().is_none());
         push(&keyspace, b"a", &[b"1"]);
         assert_eq!(keyspace.db(0).len(), 1);
-        keyspace.db(0).leave([b"a".as_slice()].into_iter(), waiter.ticket());
+        let keys = [b"a".as_slice()];
+        keyspace.with_participant(|p| {
+            keyspace.db(0).leave(keys.into_iter(), waiter.ticket(), &p.pin());
+        });
         assert_eq!(keyspace.figures().waited_for, 0);
     }
 
@@ -164,10 +171,13 @@ mod tests {
         let waiter = wait(&keyspace, &[b"a"], End::Left);
         push(&keyspace, b"a", &[b"1"]);
         let key = db.key(b"a");
-        db.lock(&key).set(&key, Value::string(b"text"), None, 0);
+        let participant = keyspace.domain().register();
+        let guard = participant.pin();
+        db.lock(&key, &guard).set(&key, Entry::string(&key, b"text", None), 0);
         let never = || unreachable!("nobody may wait");
-        assert!(matches!(db.pop_or_wait(&[key], End::Left, 0, never), PopOrWait::WrongType));
+        let refused = db.pop_or_wait(&[key], End::Left, 0, &guard, never);
+        assert!(matches!(refused, PopOrWait::WrongType));
         let popped = waiter.close().unwrap();
-        assert_eq!(db.put_back(popped, 0).unwrap_err().element.as_ref(), b"1");
+        assert_eq!(db.put_back(popped, 0, &guard).unwrap_err().element.as_ref(), b"1");
     }
 }

@@ -1,16 +1,37 @@
-//! Lists: a ring of exactly sized elements.
+//! Lists: a deque that one writer changes while anybody reads, without a lock between them.
 //!
-//! Each element is one block of its own, pushed on one thread and often freed on another, so a queue
-//! between clients is a stream of cross-thread frees for the allocator. The ring grows by doubling
-//! and shrinks when it is a quarter full, so a long queue that was read empty gives its memory back.
+//! Elements lie in *chunks* of write-once places. A list is a row of pieces of chunks, and *bounds*: where
+//! in the first piece and where in the last the elements begin and end. The row never changes; the bounds
+//! are one word. So a reader loads one word and has the whole list as it was at that moment, for as long as
+//! it holds the list: a place within the bounds was written before they said so, and is not written again.
+//!
+//! The writer (one at a time: who holds the lock of the key's shard) pushes into free places of an end's
+//! chunk and pops by moving a bound. When the chunk has no free place (at its end, or one that a popped
+//! element has used), and when a pop takes the last element out of an end's chunk, the writer makes a new
+//! list of other pieces of the same chunks and publishes that. A push or pop of several elements is one
+//! change in both cases.
+//!
+//! Popped elements stay in memory until their chunk goes: at most [`CHUNK_BYTES`], or 1/64 of the list,
+//! per chunk; a chunk of which less than half is in use is copied when the end moves on to another. Each
+//! element is a block of its own, often made on one thread and freed on another, so a queue between
+//! clients is a stream of cross-thread frees for the allocator.
 
-use std::collections::VecDeque;
+use std::fmt;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use crate::allocator::block_bytes;
+use crate::sync::{Counter, Word};
 
-/// Rings of at most this many slots are not shrunk.
-const RING_KEPT: usize = 64;
+/// Most places of a chunk. Chosen so that the row of a million elements has a thousand pieces, which are
+/// copied every thousand pushes; not measured.
+const MOST_PLACES: usize = 1024;
+
+/// Bytes of elements from which on a chunk takes no further one, unless the list is 64 times as large.
+pub const CHUNK_BYTES: usize = 4 * 1024;
+
+/// Elements whose freeing a connection's task may be kept busy with.
+const DROP_HERE: usize = 1024;
 
 /// One end of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,138 +43,444 @@ pub enum End {
 }
 
 /// A list of byte strings.
-#[derive(Debug, Default)]
 pub struct List {
-    items: VecDeque<Box<[u8]>>,
-    /// Sum of the elements' blocks.
-    bytes: usize,
+    /// Never empty.
+    pieces: Box<[Piece]>,
+    /// In the first piece's chunk, the place of the first element; in the last piece's, one past the
+    /// place of the last: half a word each.
+    bounds: Word,
+    /// Elements of the pieces between the first and the last.
+    inner: usize,
+    /// Blocks of all elements in the pieces' chunks, popped ones included.
+    element_bytes: Counter,
+    /// Bytes of the chunks' places.
+    place_bytes: usize,
+}
+
+type Element = Box<[u8]>;
+
+struct Chunk {
+    places: Box<[OnceLock<Element>]>,
+    /// Elements that were ever put in, and the bytes of their blocks. The writer's.
+    used: Counter,
+    bytes: Counter,
+}
+
+/// A part of a chunk. Where the first piece begins and the last one ends, the bounds say.
+#[derive(Clone)]
+struct Piece {
+    chunk: Arc<Chunk>,
+    from: u32,
+    to: u32,
+}
+
+/// What a pop leaves.
+#[must_use]
+pub enum Left {
+    /// The list, changed in place.
+    Same,
+    /// Another list, to be published in its place.
+    Other(List),
+    /// Nothing; the list was not touched.
+    Nothing,
+}
+
+/// A list at one moment.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    list: &'a List,
+    low: u32,
+    high: u32,
 }
 
 impl List {
-    /// An empty list.
-    pub fn new() -> Self {
-        Self::default()
+    /// A list of `elements`, pushed one after the other at `end`; `None` if there are none.
+    pub fn of(end: End, elements: Vec<Element>) -> Option<Self> {
+        if elements.is_empty() {
+            return None;
+        }
+        let piece = Chunk::filled(end, elements, 4);
+        Some(Self::from_pieces(vec![piece]))
     }
 
-    /// Adds a copy of `element` at `end`.
-    pub fn push(&mut self, end: End, element: &[u8]) {
-        self.push_owned(end, element.into());
+    /// The list now. One load; what it shows does not change.
+    pub fn view(&self) -> View<'_> {
+        let bounds = self.bounds.get();
+        View { list: self, low: (bounds >> 32) as u32, high: bounds as u32 }
     }
 
-    /// Adds `element` at `end`.
-    pub fn push_owned(&mut self, end: End, element: Box<[u8]>) {
-        self.bytes += element_bytes(&element);
+    /// Adds elements at `end`, one after the other. Returns the list to be published in this one's place
+    /// if they did not fit in. The writer's.
+    pub fn push(
+        &self,
+        end: End,
+        mut elements: impl ExactSizeIterator<Item = Element>,
+    ) -> Option<Self> {
+        let view = self.view();
+        let count = elements.len();
+        if count == 0 {
+            return None;
+        }
+        if !view.has_room(end, count) {
+            return Some(view.extended(end, elements.collect()));
+        }
+        let chunk = &view.end_piece(end).chunk;
+        let most = view.most_bytes();
+        for at in 0..count as u32 {
+            let Some(element) = elements.next() else { break };
+            let bytes = element_bytes(&element);
+            if chunk.bytes.get() as usize + bytes > most {
+                // What was put in so far is not within the bounds; it is taken along by copying.
+                return Some(self.pushed_elsewhere(end, at, element, elements));
+            }
+            chunk.put(view.next_place(end, at), element);
+            self.element_bytes.set(self.element_bytes.get() + bytes as u64);
+        }
         match end {
-            End::Left => self.items.push_front(element),
-            End::Right => self.items.push_back(element),
+            End::Left => self.set_bounds(view.low - count as u32, view.high),
+            End::Right => self.set_bounds(view.low, view.high + count as u32),
         }
+        None
     }
 
-    /// Takes the element at `end`.
-    pub fn pop(&mut self, end: End) -> Option<Box<[u8]>> {
-        let element = match end {
-            End::Left => self.items.pop_front(),
-            End::Right => self.items.pop_back(),
-        }?;
-        self.bytes -= element_bytes(&element);
-        if self.items.capacity() > RING_KEPT && self.items.len() < self.items.capacity() / 4 {
-            self.items.shrink_to(2 * self.items.len());
-        }
-        Some(element)
+    /// The list with the `done` elements that lie beyond the bounds, `element` and the `rest`, in a chunk
+    /// of their own.
+    #[cold]
+    fn pushed_elsewhere(
+        &self,
+        end: End,
+        done: u32,
+        element: Element,
+        rest: impl Iterator<Item = Element>,
+    ) -> Self {
+        let view = self.view();
+        let places = &view.end_piece(end).chunk.places;
+        let copy = |at| places[view.next_place(end, at) as usize].get().cloned();
+        let elements = (0..done).filter_map(copy).chain([element]).chain(rest);
+        view.extended(end, elements.collect())
     }
 
+    /// Takes up to `count` elements off at `end`; they are those that [`View::ends`] shows. The
+    /// writer's.
+    pub fn pop(&self, end: End, count: usize) -> Left {
+        let view = self.view();
+        let Some(rest) = view.len().checked_sub(count).filter(|rest| *rest > 0) else {
+            return Left::Nothing;
+        };
+        // The piece at that end keeps an element: only a bound moves.
+        let in_piece = view.range_of(match end {
+            End::Left => 0,
+            End::Right => self.pieces.len() - 1,
+        });
+        if count < in_piece.len() {
+            match end {
+                End::Left => self.set_bounds(view.low + count as u32, view.high),
+                End::Right => self.set_bounds(view.low, view.high - count as u32),
+            }
+            return Left::Same;
+        }
+        let kept = match end {
+            End::Left => count..view.len(),
+            End::Right => 0..rest,
+        };
+        Left::Other(Self::from_pieces(view.pieces(kept)))
+    }
+
+    /// Bytes of the heap that the list takes: elements, those included that were popped and whose chunk
+    /// is still there, places and pieces.
+    pub fn heap_bytes(&self) -> usize {
+        self.element_bytes.get() as usize + self.place_bytes + self.own_bytes()
+    }
+
+    /// Bytes that this list does not share with the one that takes its place.
+    pub fn own_bytes(&self) -> usize {
+        let pieces: &[Piece] = &self.pieces;
+        block_bytes(pieces.as_ptr().cast(), size_of_val(pieces))
+    }
+
+    fn set_bounds(&self, low: u32, high: u32) {
+        self.bounds.set(u64::from(low) << 32 | u64::from(high));
+    }
+
+    fn from_pieces(pieces: Vec<Piece>) -> Self {
+        let (first, last) = (&pieces[0], &pieces[pieces.len() - 1]);
+        let (low, high) = (first.from, last.to);
+        let between = pieces.get(1..pieces.len() - 1).unwrap_or_default();
+        let list = Self {
+            bounds: Word::default(),
+            inner: between.iter().map(Piece::len).sum(),
+            element_bytes: Counter::new(),
+            place_bytes: pieces.iter().map(|piece| piece.chunk.place_bytes()).sum(),
+            pieces: pieces.into(),
+        };
+        let bytes = list.pieces.iter().map(|piece| piece.chunk.bytes.get()).sum();
+        list.element_bytes.set(bytes);
+        list.set_bounds(low, high);
+        list
+    }
+}
+
+impl<'a> View<'a> {
     /// How many elements there are.
-    pub fn len(&self) -> usize {
-        self.items.len()
+    pub fn len(self) -> usize {
+        match self.list.pieces.as_ref() {
+            [_] => (self.high - self.low) as usize,
+            [first, .., last] => {
+                (first.to - self.low) as usize + self.list.inner + (self.high - last.from) as usize
+            }
+            [] => 0,
+        }
     }
 
     /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
     }
 
     /// The element at `index`; negative counts from the end, -1 is the last.
-    pub fn get(&self, index: i64) -> Option<&[u8]> {
+    pub fn get(self, index: i64) -> Option<&'a [u8]> {
         let index = if index < 0 { index.checked_add_unsigned(self.len() as u64)? } else { index };
-        self.items.get(usize::try_from(index).ok()?).map(|element| &**element)
+        let index = usize::try_from(index).ok().filter(|index| *index < self.len())?;
+        self.range(index..index + 1).next()
     }
 
     /// The positions from `start` to `stop`, both included, negative ones counted from the end,
     /// clipped to what there is.
-    pub fn positions(&self, start: i64, stop: i64) -> Range<usize> {
+    pub fn positions(self, start: i64, stop: i64) -> Range<usize> {
         let len = self.len() as i64;
         let from = if start < 0 { (start.saturating_add(len)).max(0) } else { start };
         let to = if stop < 0 { stop.saturating_add(len) } else { stop.min(len - 1) };
         if from > to || from >= len { 0..0 } else { from as usize..to as usize + 1 }
     }
 
-    /// The elements at `positions`.
-    pub fn range(&self, positions: Range<usize>) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.items.range(positions).map(|element| &**element)
+    /// The elements at `positions`, which are within the list.
+    pub fn range(self, positions: Range<usize>) -> Elements<'a> {
+        let mut skip = positions.start;
+        let mut piece = 0;
+        while piece + 1 < self.list.pieces.len() && skip >= self.range_of(piece).len() {
+            skip -= self.range_of(piece).len();
+            piece += 1;
+        }
+        let range = self.range_of(piece);
+        let at = range.start + skip as u32..range.end;
+        Elements { view: self, piece, at, left: positions.len() }
     }
 
-    /// Bytes of the heap that the list takes: elements and ring.
-    pub fn heap_bytes(&self) -> usize {
-        self.bytes + self.items.capacity() * size_of::<Box<[u8]>>()
+    /// Up to `count` elements at `end`, the outermost first.
+    pub fn ends(self, end: End, count: usize) -> Vec<&'a [u8]> {
+        let count = count.min(self.len());
+        match end {
+            End::Left => self.range(0..count).collect(),
+            End::Right => {
+                let mut elements: Vec<_> = self.range(self.len() - count..self.len()).collect();
+                elements.reverse();
+                elements
+            }
+        }
+    }
+
+    /// The places of a piece that hold elements.
+    fn range_of(self, number: usize) -> Range<u32> {
+        let piece = &self.list.pieces[number];
+        let from = if number == 0 { self.low } else { piece.from };
+        let to = if number + 1 == self.list.pieces.len() { self.high } else { piece.to };
+        from..to
+    }
+
+    fn end_piece(self, end: End) -> &'a Piece {
+        let pieces = &self.list.pieces;
+        match end {
+            End::Left => &pieces[0],
+            End::Right => &pieces[pieces.len() - 1],
+        }
+    }
+
+    /// Whether an end's chunk has so many free places.
+    fn has_room(self, end: End, count: usize) -> bool {
+        let chunk = &self.end_piece(end).chunk;
+        // Places are used from one on outwards: if the next one is free, all behind it are.
+        match end {
+            End::Left => self.low as usize >= count && chunk.is_free(self.low.wrapping_sub(1)),
+            End::Right => {
+                self.high as usize + count <= chunk.places.len() && chunk.is_free(self.high)
+            }
+        }
+    }
+
+    /// Bytes of elements that a chunk may have and take another.
+    fn most_bytes(self) -> usize {
+        CHUNK_BYTES.max(self.list.element_bytes.get() as usize / 64)
+    }
+
+    /// The place of the element number `at` of those pushed at `end`.
+    fn next_place(self, end: End, at: u32) -> u32 {
+        match end {
+            End::Left => self.low - 1 - at,
+            End::Right => self.high + at,
+        }
+    }
+
+    /// The pieces of the elements at `kept`.
+    fn pieces(self, kept: Range<usize>) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        let mut start = 0;
+        for number in 0..self.list.pieces.len() {
+            let range = self.range_of(number);
+            let end = start + range.len();
+            let (from, to) = (kept.start.max(start), kept.end.min(end));
+            if from < to {
+                pieces.push(Piece {
+                    chunk: Arc::clone(&self.list.pieces[number].chunk),
+                    from: range.start + (from - start) as u32,
+                    to: range.start + (to - start) as u32,
+                });
+            }
+            start = end;
+        }
+        pieces
+    }
+
+    /// The list with `elements` in a chunk of their own at `end`.
+    fn extended(self, end: End, elements: Vec<Element>) -> List {
+        let number = match end {
+            End::Left => 0,
+            End::Right => self.list.pieces.len() - 1,
+        };
+        let live = self.range_of(number).len();
+        let sparse = 2 * live <= self.end_piece(end).chunk.used.get() as usize;
+        let (kept, elements) = if sparse {
+            // Copied in the order in which they would have been pushed.
+            let mut moved = self.ends(end, live);
+            moved.reverse();
+            let moved = moved.into_iter().map(Element::from);
+            let kept = match end {
+                End::Left => live..self.len(),
+                End::Right => 0..self.len() - live,
+            };
+            (kept, moved.chain(elements).collect())
+        } else {
+            (0..self.len(), elements)
+        };
+        let places = (self.len() / 2).clamp(4, MOST_PLACES);
+        let piece = Chunk::filled(end, elements, places);
+        let mut pieces = self.pieces(kept);
+        match end {
+            End::Left => pieces.insert(0, piece),
+            End::Right => pieces.push(piece),
+        }
+        List::from_pieces(pieces)
     }
 }
+
+impl Chunk {
+    /// A chunk of at least `places` places, and a piece of it with `elements`, pushed one after the other
+    /// at `end`.
+    fn filled(end: End, elements: Vec<Element>, places: usize) -> Piece {
+        let count = elements.len();
+        let places = places.max(count);
+        let chunk = Self {
+            places: (0..places).map(|_| OnceLock::new()).collect(),
+            used: Counter::new(),
+            bytes: Counter::new(),
+        };
+        for (at, element) in elements.into_iter().enumerate() {
+            chunk.bytes.set(chunk.bytes.get() + element_bytes(&element) as u64);
+            let place = match end {
+                End::Left => places - 1 - at,
+                End::Right => at,
+            };
+            chunk.place(place as u32, element);
+        }
+        let (from, to) = match end {
+            End::Left => (places - count, places),
+            End::Right => (0, count),
+        };
+        Piece { chunk: Arc::new(chunk), from: from as u32, to: to as u32 }
+    }
+
+    fn put(&self, place: u32, element: Element) {
+        self.bytes.set(self.bytes.get() + element_bytes(&element) as u64);
+        self.place(place, element);
+    }
+
+    fn place(&self, place: u32, element: Element) {
+        self.used.set(self.used.get() + 1);
+        let put = self.places[place as usize].set(element);
+        debug_assert!(put.is_ok(), "a place is written once");
+    }
+
+    fn is_free(&self, place: u32) -> bool {
+        self.places.get(place as usize).is_some_and(|place| place.get().is_none())
+    }
+
+    fn place_bytes(&self) -> usize {
+        let places: &[OnceLock<Element>] = &self.places;
+        block_bytes(std::ptr::from_ref(self).cast(), size_of::<Self>() + 2 * size_of::<usize>())
+            + block_bytes(places.as_ptr().cast(), size_of_val(places))
+    }
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        (self.to - self.from) as usize
+    }
+}
+
+impl Drop for List {
+    /// A list of many elements is freed aside, so that no connection waits for it.
+    fn drop(&mut self) {
+        let alone = self.pieces.iter().filter(|piece| Arc::strong_count(&piece.chunk) == 1);
+        let cost: usize = alone.map(|piece| piece.chunk.used.get() as usize).sum();
+        if cost > DROP_HERE && tokio::runtime::Handle::try_current().is_ok() {
+            let pieces = std::mem::take(&mut self.pieces);
+            drop(flagstone::runtime::spawn_blocking(move || drop(pieces)));
+        }
+    }
+}
+
+impl fmt::Debug for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("List").field("len", &self.view().len()).finish_non_exhaustive()
+    }
+}
+
+/// Elements of a list at one moment, in order.
+pub struct Elements<'a> {
+    view: View<'a>,
+    piece: usize,
+    at: Range<u32>,
+    left: usize,
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.left = self.left.checked_sub(1)?;
+        while self.at.is_empty() {
+            self.piece += 1;
+            if self.piece == self.view.list.pieces.len() {
+                return None;
+            }
+            self.at = self.view.range_of(self.piece);
+        }
+        let place = self.at.next()? as usize;
+        let list: &'a List = self.view.list;
+        // Within the bounds: written before they were.
+        list.pieces[self.piece].chunk.places[place].get().map(|element| &**element)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Elements<'_> {}
 
 fn element_bytes(element: &[u8]) -> usize {
     block_bytes(element.as_ptr(), element.len())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn list(n: usize) -> List {
-        let mut list = List::new();
-        for i in 0..n {
-            list.push(End::Right, i.to_string().as_bytes());
-        }
-        list
-    }
-
-    #[test]
-    fn positions_clip_to_the_list() {
-        let list = list(3);
-        assert_eq!(list.positions(0, -1), 0..3);
-        assert_eq!(list.positions(-2, -1), 1..3);
-        assert_eq!(list.positions(-100, 1), 0..2);
-        assert_eq!(list.positions(1, 100), 1..3);
-        assert_eq!(list.positions(3, 5), 0..0);
-        assert_eq!(list.positions(2, 1), 0..0);
-        assert_eq!(list.positions(0, -4), 0..0);
-        assert_eq!(list.positions(i64::MIN, i64::MAX), 0..3);
-        assert_eq!(List::new().positions(0, -1), 0..0);
-    }
-
-    #[test]
-    fn an_emptied_list_gives_its_memory_back() {
-        let mut list = list(100_000);
-        let full = list.heap_bytes();
-        while list.len() > 10 {
-            list.pop(End::Left).unwrap();
-        }
-        assert!(list.heap_bytes() < full / 100, "{} of {full}", list.heap_bytes());
-        assert_eq!(list.get(0), Some(b"99990".as_slice()));
-        assert_eq!(list.get(-1), Some(b"99999".as_slice()));
-        assert_eq!(list.get(10), None);
-        assert_eq!(list.get(-11), None);
-        assert_eq!(list.get(i64::MIN), None);
-    }
-
-    proptest! {
-        #[test]
-        fn bytes_are_the_sum_of_the_elements(steps in prop::collection::vec((any::<bool>(), any::<bool>(), 0usize..200), 0..200)) {
-            let mut list = List::new();
-            for (push, left, size) in steps {
-                let end = if left { End::Left } else { End::Right };
-                if push { list.push(end, &vec![b'x'; size]) } else { drop(list.pop(end)) }
-                let sum: usize = list.range(0..list.len()).map(element_bytes).sum();
-                prop_assert_eq!(list.bytes, sum);
-            }
-        }
-    }
-}
+#[path = "list_tests.rs"]
+mod tests;

@@ -1,30 +1,34 @@
 //! One shard of a database: a table of keys, their deadlines, and who waits for them.
 //!
-//! The table is an `IndexMap`: entries lie in one dense vector, a removal moves the last entry into
-//! the gap, everything else stays where it is. So an entry's position only ever goes down, which is
-//! what makes a scan from the top downwards complete (see [`super::scan`]).
+//! Readers look through [`Part::find`] and take no lock. Writers hold the shard's lock as [`Locked`]; what
+//! they take out is retired after they have given it back.
 //!
 //! Keys are hashed once, by the keyspace; all lookups here take the finished hash.
 //!
-//! Equations that hold between two calls:
-//! - `bytes` is the sum of `entry_bytes` over the table;
+//! Equations that hold between two locks:
+//! - `bytes` is the sum of `heap_bytes` over the entries;
+//! - `len` is the number of entries, `used` that of cells that hold or held one;
 //! - `volatile` is the number of entries with a deadline, and each has a hint in `deadlines` (up to
 //!   keys with the same 64-bit hash);
-//! - no list in the table is empty.
+//! - no list in the table is empty, and no change is pending.
 
-use std::hash::{BuildHasher, RandomState};
+use std::ops::{Deref, DerefMut};
+use std::sync::MutexGuard;
 
-use indexmap::IndexMap;
-use indexmap::map::RawEntryApiV1;
-use indexmap::map::raw_entry_v1::RawEntryMut;
+use flagstone::epoch::Guard;
+use flagstone::typed::{AtomicKey, Key as SlotKey};
 
+use super::entry::Entry;
 use super::expiry::{Deadlines, Millis};
-use super::list::{End, List};
+use super::index::{Found, Table};
+use super::list::{End, Left as Rest, List};
+use super::store::{Left, New, Store};
 use super::value::Value;
 use super::waiters::{Popped, Waiters};
-use crate::allocator::block_bytes;
+use super::{Account, DRIFT_STEP};
+use crate::sync::{Counter, Mutex, Padded, Word};
 
-/// Tables of at most this many slots are not shrunk.
+/// Tables of at most this many cells are not shrunk.
 const TABLE_KEPT: usize = 64;
 
 /// A key with its hash.
@@ -36,169 +40,217 @@ pub struct Key<'a> {
     pub hash: u64,
 }
 
-/// What a key holds and until when.
+/// A shard as its database holds it: what readers look at, and the lock of the writers.
 #[derive(Debug)]
-pub struct Entry {
-    value: Value,
-    /// 0: no deadline.
-    expires_at: Millis,
+pub struct Part {
+    /// The table. None before the first key, and after a flush.
+    root: AtomicKey,
+    /// Counts changes of integers in place; before each, so that who sees the same number twice has seen
+    /// the end of one at most.
+    pub(super) version: Word,
+    lock: Mutex<Shard>,
+    /// What the last writer left, on lines of its own.
+    pub(super) shown: Padded<Shown>,
 }
 
-impl Entry {
-    /// The value.
-    pub fn value(&self) -> &Value {
-        &self.value
-    }
-
-    /// The value, taken out.
-    pub fn into_value(self) -> Value {
-        self.value
-    }
-
-    /// When the key expires, if it does.
-    pub fn expires_at(&self) -> Option<Millis> {
-        (self.expires_at != 0).then_some(self.expires_at)
-    }
-
-    /// Whether its time is over.
-    pub fn is_expired(&self, now: Millis) -> bool {
-        self.expires_at != 0 && self.expires_at <= now
-    }
+/// Figures of a shard, for whoever asks.
+#[derive(Debug, Default)]
+pub struct Shown {
+    pub(super) len: Word,
+    pub(super) volatile: Word,
+    pub(super) bytes: Word,
+    pub(super) overhead_bytes: Word,
+    pub(super) waited_for: Word,
+    pub(super) expired: Counter,
 }
 
-type Table = IndexMap<Box<[u8]>, Entry, RandomState>;
-
-/// What a shard has counted since the server started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShardCounts {
-    /// Reads that found their key.
-    pub hits: u64,
-    /// Reads that did not.
-    pub misses: u64,
-    /// Keys removed because their time was over.
-    pub expired: u64,
-}
-
-/// One shard. See the module's page for what holds between calls.
-#[derive(Debug)]
+/// What a shard's writers know. See the module's page for what holds between two locks.
+#[derive(Debug, Default)]
 pub struct Shard {
-    table: Table,
+    len: usize,
+    used: usize,
     deadlines: Deadlines,
     volatile: usize,
     bytes: usize,
+    table_bytes: usize,
     /// Change of `bytes` that the keyspace's account has not seen yet.
-    pub(super) drift: i64,
+    drift: i64,
+    /// What [`Shown`] says.
+    shown: [usize; 5],
     /// Clients that wait for keys of this shard.
     pub waiters: Waiters,
-    /// What was counted here.
-    pub counts: ShardCounts,
 }
 
-impl Shard {
-    /// An empty shard of a keyspace with this hasher.
-    pub fn new(hasher: RandomState) -> Self {
+impl Shown {
+    fn set(&self, [len, volatile, bytes, overhead_bytes, waited_for]: [usize; 5]) {
+        self.len.set(len as u64);
+        self.volatile.set(volatile as u64);
+        self.bytes.set(bytes as u64);
+        self.overhead_bytes.set(overhead_bytes as u64);
+        self.waited_for.set(waited_for as u64);
+    }
+}
+
+impl Part {
+    pub(super) fn new() -> Self {
         Self {
-            table: Table::with_hasher(hasher),
-            deadlines: Deadlines::default(),
-            volatile: 0,
-            bytes: 0,
-            drift: 0,
-            waiters: Waiters::default(),
-            counts: ShardCounts::default(),
+            root: AtomicKey::default(),
+            version: Word::default(),
+            lock: Mutex::default(),
+            shown: Padded::default(),
         }
     }
 
-    /// The entry of `key`, for a command that reads: counts a hit or a miss.
-    pub fn read(&mut self, key: &Key<'_>, now: Millis) -> Option<&Entry> {
-        match self.live(key, now) {
-            Some(index) => {
-                self.counts.hits += 1;
-                self.table.get_index(index).map(|(_, entry)| entry)
+    /// The table, if there is one whose keys have not been flushed. For anybody with a guard.
+    #[inline]
+    pub(super) fn table<'g>(
+        &self,
+        store: &'g Store,
+        flushes: &Word,
+        guard: &'g Guard<'_>,
+    ) -> Option<&'g Table> {
+        loop {
+            let root = self.root.load()?;
+            // Gone from the slab: another one, or none, is in its place.
+            if let Some(table) = store.tables.get(root, guard) {
+                return (table.flushes >= flushes.get()).then_some(table);
             }
-            None => {
-                self.counts.misses += 1;
-                None
-            }
+            std::hint::spin_loop();
         }
     }
 
-    /// The entry of `key`, uncounted.
-    pub fn peek(&mut self, key: &Key<'_>, now: Millis) -> Option<&Entry> {
-        let index = self.live(key, now)?;
-        self.table.get_index(index).map(|(_, entry)| entry)
+    /// The entry of `key` that is to be seen now, whatever its deadline, and its name in the slab. Waits
+    /// for nobody: it looks again only where a writer has got on meanwhile.
+    #[inline]
+    pub(super) fn find<'g>(
+        &self,
+        store: &'g Store,
+        flushes: &Word,
+        key: &Key<'_>,
+        guard: &'g Guard<'_>,
+    ) -> Option<(SlotKey, &'g Entry)> {
+        loop {
+            let table = self.table(store, flushes, guard)?;
+            if let Ok(found) = table.find(&store.entries, key, guard)
+                && let Ok(seen) = found?.seen(store, guard)
+            {
+                return seen;
+            }
+            std::hint::spin_loop();
+        }
     }
 
-    /// Puts `value` under `key`, with a deadline or without one, whatever was there before. Returns
-    /// what was there, so that the caller can drop it after unlocking.
-    pub fn set(
+    /// Where `key` seems to be, for a writer who does not have the lock yet: what it looks at meanwhile it
+    /// need not wait for with the lock.
+    #[inline]
+    pub(super) fn guess<'g>(
+        &self,
+        store: &'g Store,
+        key: &Key<'_>,
+        guard: &'g Guard<'_>,
+    ) -> Option<Guess<'g>> {
+        let root = self.root.load()?;
+        let table = store.tables.get(root, guard)?;
+        let found = table.find(&store.entries, key, guard).ok()??;
+        Some(Guess { root, found })
+    }
+
+    pub(super) fn lock<'a>(&'a self, shared: Shared<'a>) -> Locked<'a> {
+        Locked::new(self.lock.lock(), self, shared)
+    }
+
+    pub(super) fn try_lock<'a>(&'a self, shared: Shared<'a>) -> Option<Locked<'a>> {
+        Some(Locked::new(self.lock.try_lock()?, self, shared))
+    }
+}
+
+/// What [`Part::guess`] found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Guess<'g> {
+    root: SlotKey,
+    found: Found<'g>,
+}
+
+/// What a writer needs besides the shard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shared<'a> {
+    pub(super) store: &'a Store,
+    pub(super) account: &'a Account,
+    /// The database's number of flushes.
+    pub(super) flushes: &'a Word,
+    pub(super) guard: &'a Guard<'a>,
+}
+
+/// A locked shard.
+#[derive(Debug)]
+pub struct Locked<'a> {
+    // Dropped in this order: what was taken out is retired without the lock.
+    shard: MutexGuard<'a, Shard>,
+    left: Left<'a>,
+    part: &'a Part,
+    shared: Shared<'a>,
+}
+
+impl<'a> Locked<'a> {
+    fn new(shard: MutexGuard<'a, Shard>, part: &'a Part, shared: Shared<'a>) -> Self {
+        Self { shard, left: Left::new(shared.store, shared.guard), part, shared }
+    }
+
+    /// The entry of `key`. Stays readable for as long as the guard is held, whatever becomes of it.
+    pub fn peek(&mut self, key: &Key<'_>, now: Millis) -> Option<&'a Entry> {
+        self.live(key, now).map(|found| found.entry)
+    }
+
+    /// Puts `entry` under `key`, whatever was there before.
+    pub fn set(&mut self, key: &Key<'_>, entry: Entry, now: Millis) {
+        let new = self.shared.store.insert(entry, self.shared.guard);
+        self.set_new(key, new, None, now);
+    }
+
+    /// The same, of an entry that is in the slab already.
+    pub(super) fn set_new(
         &mut self,
         key: &Key<'_>,
-        value: Value,
-        expires_at: Option<Millis>,
+        new: New<'a>,
+        guess: Option<Guess<'a>>,
         now: Millis,
-    ) -> Option<Entry> {
-        let fresh = Entry { value, expires_at: expires_at.unwrap_or(0) };
-        let old = match self.live(key, now) {
-            Some(index) => {
-                let after = fresh.value.heap_bytes() as i64;
-                let (_, entry) = self.table.get_index_mut(index).expect("a live index");
-                let old = std::mem::replace(entry, fresh);
-                self.charge(after - old.value.heap_bytes() as i64);
-                self.volatile -= usize::from(old.expires_at != 0);
-                Some(old)
+    ) {
+        let found = match guess {
+            Some(guess) if self.holds(&guess) && !guess.found.entry.is_expired(now) => {
+                Some(guess.found)
             }
-            None => {
-                let key_block: Box<[u8]> = key.bytes.into();
-                self.charge(entry_bytes(&key_block, &fresh) as i64);
-                match self.table.raw_entry_mut_v1().from_key_hashed_nocheck(key.hash, key.bytes) {
-                    RawEntryMut::Vacant(vacant) => {
-                        vacant.insert_hashed_nocheck(key.hash, key_block, fresh);
-                    }
-                    RawEntryMut::Occupied(_) => unreachable!("the key was just not found"),
-                }
-                None
-            }
+            _ => self.live(key, now),
         };
-        if let Some(at) = expires_at {
-            self.volatile += 1;
-            self.add_deadline(at, key.hash);
-        }
-        old
+        self.put(key, new, found);
+    }
+
+    /// Whether what was found without the lock is still there.
+    fn holds(&self, guess: &Guess<'_>) -> bool {
+        self.part.root.load() == Some(guess.root) && guess.found.is_there()
     }
 
     /// Takes the entry of `key` out.
-    pub fn remove(&mut self, key: &Key<'_>, now: Millis) -> Option<Entry> {
-        let index = self.live(key, now)?;
-        Some(self.take(index))
+    pub fn remove(&mut self, key: &Key<'_>, now: Millis) -> Option<&'a Entry> {
+        let found = self.live(key, now)?;
+        Some(self.take(found))
     }
 
-    /// Changes the value of `key` in place; `None` if there is no such key. A list that `change`
-    /// leaves empty goes with its key.
-    pub fn modify<R>(
-        &mut self,
-        key: &Key<'_>,
-        now: Millis,
-        change: impl FnOnce(&mut Value) -> R,
-    ) -> Option<R> {
-        let index = self.live(key, now)?;
-        let (_, entry) = self.table.get_index_mut(index).expect("a live index");
-        let before = entry.value.heap_bytes() as i64;
-        let result = change(&mut entry.value);
-        let after = entry.value.heap_bytes() as i64;
-        let spent = entry.value.is_spent();
-        self.charge(after - before);
-        if spent {
-            drop(self.take(index));
+    /// Changes the integer of `key`, an entry that is there, to `n`.
+    pub fn set_integer(&mut self, key: &Key<'_>, entry: &Entry, n: i64, now: Millis) {
+        match entry.value() {
+            Value::Int(integer) => {
+                self.part.version.set(self.part.version.get() + 1);
+                integer.set(n);
+            }
+            _ => self.set(key, Entry::integer(key, n, entry.expires_at()), now),
         }
-        Some(result)
     }
 
     /// Gives `key` a deadline, or none. False if there is no such key.
     pub fn set_deadline(&mut self, key: &Key<'_>, at: Option<Millis>, now: Millis) -> bool {
-        let Some(index) = self.live(key, now) else { return false };
-        let (_, entry) = self.table.get_index_mut(index).expect("a live index");
-        self.volatile -= usize::from(entry.expires_at != 0);
-        entry.expires_at = at.unwrap_or(0);
+        let Some(found) = self.live(key, now) else { return false };
+        self.volatile -= usize::from(found.entry.expires_at().is_some());
+        found.entry.set_expires_at(at);
         if let Some(at) = at {
             self.volatile += 1;
             self.add_deadline(at, key.hash);
@@ -208,98 +260,211 @@ impl Shard {
 
     /// Adds elements to the list of `key`, made if it is not there, and serves who waits for it.
     /// Returns the length that the list had before anybody was served, or `None` if the key holds
-    /// another type.
+    /// another type or there are no elements.
     pub fn push(
         &mut self,
         key: &Key<'_>,
         end: End,
         now: Millis,
-        elements: impl Iterator<Item = Box<[u8]>>,
+        elements: impl ExactSizeIterator<Item = Box<[u8]>>,
     ) -> Option<usize> {
-        let mut elements = elements;
-        if self.live(key, now).is_none() {
-            let first = elements.next()?;
-            let mut list = List::new();
-            list.push_owned(end, first);
-            self.set(key, Value::List(Box::new(list)), None, now);
-        }
-        let len = self.modify(key, now, |value| {
-            let list = value.as_list_mut()?;
-            for element in elements {
-                list.push_owned(end, element);
+        let len = match self.live(key, now) {
+            None => {
+                let list = List::of(end, elements.collect())?;
+                let len = list.view().len();
+                let entry = Entry::list(key, list, None);
+                self.put(key, self.shared.store.insert(entry, self.shared.guard), None);
+                len
             }
-            Some(list.len())
-        })??;
+            Some(found) => {
+                let list = found.entry.value().as_list()?;
+                let len = list.view().len() + elements.len();
+                let before = list.heap_bytes();
+                match list.push(end, elements) {
+                    None => self.charge(list.heap_bytes() as i64 - before as i64),
+                    Some(other) => self.put_list(key, found, list, before, other),
+                }
+                len
+            }
+        };
         self.serve(key, now);
         Some(len)
     }
 
+    /// Takes up to `count` elements off a list, the outermost first. Empty if the key holds another
+    /// type. They stay readable for as long as the guard is held.
+    pub fn pop(
+        &mut self,
+        key: &Key<'_>,
+        end: End,
+        count: usize,
+        now: Millis,
+    ) -> Option<Vec<&'a [u8]>> {
+        let found = self.live(key, now)?;
+        let Some(list) = found.entry.value().as_list() else { return Some(Vec::new()) };
+        let popped = list.view().ends(end, count);
+        let before = list.heap_bytes();
+        match list.pop(end, count) {
+            Rest::Same => {}
+            Rest::Other(other) => self.put_list(key, found, list, before, other),
+            Rest::Nothing => drop(self.take(found)),
+        }
+        Some(popped)
+    }
+
     /// Takes an element off a list for a client.
-    pub fn pop(&mut self, key: &Key<'_>, end: End, now: Millis) -> Option<Popped> {
-        let element = self.modify(key, now, |value| value.as_list_mut()?.pop(end))??;
+    pub fn pop_for(&mut self, key: &Key<'_>, end: End, now: Millis) -> Option<Popped> {
+        let element = Box::from(*self.pop(key, end, 1, now)?.first()?);
         Some(Popped { key: key.bytes.into(), element, end })
     }
 
-    /// Removes keys whose time is over, at most `limit`, into `removed`. True if more are due.
-    pub fn expire_due(&mut self, now: Millis, limit: usize, removed: &mut Vec<Entry>) -> bool {
+    /// Removes keys whose time is over, at most `limit`. Returns how many, and whether more are due.
+    pub fn expire_due(&mut self, now: Millis, limit: usize) -> (usize, bool) {
+        let (mut expired, mut more) = (0, true);
         for _ in 0..limit {
-            let Some(hash) = self.deadlines.pop_due(now) else { return false };
-            let Some(index) = find_hash(&self.table, hash) else { continue };
-            let (_, entry) = self.table.get_index(index).expect("a found index");
-            if entry.is_expired(now) {
-                self.counts.expired += 1;
-                removed.push(self.take(index));
+            let Some(hash) = self.deadlines.pop_due(now) else {
+                more = false;
+                break;
+            };
+            if let Some(found) = self.find_hash(hash)
+                && found.entry.is_expired(now)
+            {
+                self.take(found);
+                expired += 1;
             }
         }
-        true
+        self.part.shown.expired.add(expired as u64);
+        (expired, more)
     }
 
-    /// Takes everything out, for the caller to drop after unlocking. Waiting clients go on waiting.
-    #[must_use]
-    pub fn take_all(&mut self) -> impl Send + use<> {
-        self.charge(-(self.bytes as i64));
-        self.volatile = 0;
+    /// Bytes of the heap that one key accounts for: key, value, its slot and its share of the table.
+    pub fn usage(entry: &Entry) -> usize {
+        let hint = if entry.expires_at().is_none() { 0 } else { size_of::<(Millis, u64)>() };
+        // Between three quarters and three eighths of the cells are used.
+        let cell = 2 * (size_of::<AtomicKey>() + size_of::<u32>());
+        entry.heap_bytes() + cell + hint
+    }
+
+    /// Takes the table out, with every key. For a flush, which has said already that they are gone.
+    pub(super) fn take_table(&mut self) -> Option<SlotKey> {
+        let bytes = self.bytes as i64;
+        self.charge(-bytes);
+        (self.len, self.used, self.volatile, self.table_bytes) = (0, 0, 0, 0);
         self.deadlines.clear();
-        let empty = Table::with_hasher(self.table.hasher().clone());
-        std::mem::replace(&mut self.table, empty)
+        self.part.root.swap(None)
     }
 
-    /// Keys, those included whose time is over and that nothing has touched since.
-    pub fn len(&self) -> usize {
-        self.table.len()
+    /// Position of `key`, if it is there and its time is not over. Removes it if its time is over.
+    pub(super) fn live(&mut self, key: &Key<'_>, now: Millis) -> Option<Found<'a>> {
+        let found = self.table()?.find(&self.shared.store.entries, key, self.shared.guard);
+        let found = found.expect("entries leave their cells first")?;
+        if found.entry.is_expired(now) {
+            self.part.shown.expired.add(1);
+            self.take(found);
+            return None;
+        }
+        Some(found)
     }
 
-    /// Whether there is no key.
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
+    /// Puts an entry under `key`, in place of `found` if the key is there.
+    pub(super) fn put(&mut self, key: &Key<'_>, new: New<'a>, found: Option<Found<'a>>) {
+        let bytes = new.entry.heap_bytes();
+        let before = found.map_or(0, |found| found.entry.heap_bytes());
+        self.charge(bytes as i64 - before as i64);
+        self.replace(key, new, found, before);
     }
 
-    /// Keys that have a deadline.
-    pub fn volatile(&self) -> usize {
-        self.volatile
+    /// Another list of mostly the same chunks.
+    fn put_list(
+        &mut self,
+        key: &Key<'_>,
+        found: Found<'a>,
+        list: &List,
+        before: usize,
+        other: List,
+    ) {
+        self.charge(other.heap_bytes() as i64 - before as i64);
+        let bytes = found.entry.block_bytes() + list.own_bytes();
+        let entry = Entry::list(key, other, found.entry.expires_at());
+        let new = self.shared.store.insert(entry, self.shared.guard);
+        self.replace(key, new, Some(found), bytes);
     }
 
-    /// Bytes of the heap that keys and values take.
-    pub fn dataset_bytes(&self) -> usize {
-        self.bytes
+    /// The same as `put`, with everything charged. `bytes` is what the entry in `found` is to count for
+    /// until it is freed.
+    fn replace(&mut self, key: &Key<'_>, new: New<'a>, found: Option<Found<'a>>, bytes: usize) {
+        pause::here();
+        match found {
+            Some(found) => {
+                found.table.replace(found.at, new.slot);
+                pause::here();
+                self.volatile -= usize::from(found.entry.expires_at().is_some());
+                self.left.add(found.slot, bytes);
+            }
+            None => {
+                let fresh = self.table_with_room().insert(key.hash, new.slot);
+                pause::here();
+                self.len += 1;
+                self.used += usize::from(fresh);
+            }
+        }
+        if let Some(at) = new.entry.expires_at() {
+            self.volatile += 1;
+            self.add_deadline(at, key.hash);
+        }
     }
 
-    /// Bytes of the heap that the table and the deadlines take.
-    pub fn overhead_bytes(&self) -> usize {
-        self.table.capacity() * SLOT_BYTES + self.deadlines.heap_bytes()
+    pub(super) fn take(&mut self, found: Found<'a>) -> &'a Entry {
+        found.table.remove(found.at);
+        pause::here();
+        let bytes = found.entry.heap_bytes();
+        self.charge(-(bytes as i64));
+        self.len -= 1;
+        self.volatile -= usize::from(found.entry.expires_at().is_some());
+        self.left.add(found.slot, bytes);
+        let cells = found.table.len();
+        if cells > TABLE_KEPT && self.len < cells / 8 {
+            self.rebuild(self.len);
+        }
+        found.entry
     }
 
-    /// The entry at a position of the table, for scans.
-    pub(super) fn at(&self, index: usize) -> Option<(&[u8], &Entry)> {
-        self.table.get_index(index).map(|(key, entry)| (&**key, entry))
+    fn table(&self) -> Option<&'a Table> {
+        let root = self.part.root.load()?;
+        let table = self.shared.store.tables.get(root, self.shared.guard);
+        Some(table.expect("a table leaves its place first"))
     }
 
-    /// Bytes of the heap that one key accounts for: key, value and its slot in the table.
-    pub fn usage(&mut self, key: &Key<'_>, now: Millis) -> Option<usize> {
-        let index = self.live(key, now)?;
-        let (key_block, entry) = self.table.get_index(index)?;
-        let hint = if entry.expires_at == 0 { 0 } else { size_of::<(Millis, u64)>() };
-        Some(entry_bytes(key_block, entry) + SLOT_BYTES + hint)
+    /// The table, with a free cell at least and a quarter of them free.
+    fn table_with_room(&mut self) -> &'a Table {
+        match self.table() {
+            Some(table) if (self.used + 1) * 4 <= table.len() * 3 => table,
+            _ => self.rebuild(self.len + 1),
+        }
+    }
+
+    /// Publishes another table with room for `entries` and as many again.
+    fn rebuild(&mut self, entries: usize) -> &'a Table {
+        let Shared { store, guard, flushes, .. } = self.shared;
+        let table = match self.table() {
+            Some(table) => table.rebuilt(entries),
+            None => Table::new(entries, flushes.get()),
+        };
+        self.used = self.len;
+        self.table_bytes = table.heap_bytes();
+        let slot = store.tables.insert(table, guard);
+        pause::here();
+        let old = self.part.root.swap(Some(slot));
+        pause::here();
+        if let Some(old) = old {
+            self.left.add_table(old);
+        }
+        store.tables.get(slot, guard).expect("inserted under the lock")
+    }
+
+    fn find_hash(&self, hash: u64) -> Option<Found<'a>> {
+        let found = self.table()?.find_hash(&self.shared.store.entries, hash, self.shared.guard);
+        found.expect("entries leave their cells first")
     }
 
     /// Hands elements of `key` to those who wait for it.
@@ -313,31 +478,9 @@ impl Shard {
         waiters.serve(
             key.bytes,
             || shard.borrow_mut().live(key, now).is_some(),
-            |end| shard.borrow_mut().pop(key, end, now).expect("a list is never empty"),
+            |end| shard.borrow_mut().pop_for(key, end, now).expect("a list is never empty"),
         );
         self.waiters = waiters;
-    }
-
-    /// Position of `key`, if it is there and its time is not over. Removes it if its time is over.
-    fn live(&mut self, key: &Key<'_>, now: Millis) -> Option<usize> {
-        let index = self.table.raw_entry_v1().index_from_hash(key.hash, |k| **k == *key.bytes)?;
-        let (_, entry) = self.table.get_index(index).expect("a found index");
-        if entry.is_expired(now) {
-            self.counts.expired += 1;
-            drop(self.take(index));
-            return None;
-        }
-        Some(index)
-    }
-
-    fn take(&mut self, index: usize) -> Entry {
-        let (key, entry) = self.table.swap_remove_index(index).expect("a live index");
-        self.charge(-(entry_bytes(&key, &entry) as i64));
-        self.volatile -= usize::from(entry.expires_at != 0);
-        if self.table.capacity() > TABLE_KEPT && self.table.len() < self.table.capacity() / 8 {
-            self.table.shrink_to(2 * self.table.len());
-        }
-        entry
     }
 
     fn charge(&mut self, bytes: i64) {
@@ -347,32 +490,77 @@ impl Shard {
 
     fn add_deadline(&mut self, at: Millis, hash: u64) {
         self.deadlines.add(at, hash);
-        let table = &self.table;
-        self.deadlines.sweep(self.volatile, |at, hash| {
-            find_hash(table, hash).is_some_and(|index| table[index].expires_at == at)
+        let volatile = self.volatile;
+        let mut deadlines = std::mem::take(&mut self.deadlines);
+        deadlines.sweep(volatile, |at, hash| {
+            self.find_hash(hash).is_some_and(|found| found.entry.expires_at() == Some(at))
         });
+        self.deadlines = deadlines;
+    }
+
+    fn overhead_bytes(&self) -> usize {
+        self.table_bytes + self.deadlines.heap_bytes()
     }
 }
 
-/// Bytes of one slot of the table: the dense entry with its hash, and its share of the index, whose
-/// buckets are a position and a control byte at a load of at most 7/8.
-const SLOT_BYTES: usize = size_of::<u64>()
-    + size_of::<Box<[u8]>>()
-    + size_of::<Entry>()
-    + (size_of::<usize>() + 1) * 8 / 7;
+impl Deref for Locked<'_> {
+    type Target = Shard;
 
-/// Position of a key with this hash. The index compares a few bits of it only, so keys that agree in
-/// those are hashed again.
-fn find_hash(table: &Table, hash: u64) -> Option<usize> {
-    table.raw_entry_v1().index_from_hash(hash, |key| table.hasher().hash_one(&**key) == hash)
+    fn deref(&self) -> &Shard {
+        &self.shard
+    }
 }
 
-fn entry_bytes(key: &[u8], entry: &Entry) -> usize {
-    key_bytes(key) + entry.value.heap_bytes()
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
 }
 
-fn key_bytes(key: &[u8]) -> usize {
-    block_bytes(key.as_ptr(), key.len())
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let now = [self.len, self.volatile, self.bytes, self.overhead_bytes(), self.waiters.keys()];
+        // Most writes replace a value by one of its size; they leave the line alone.
+        if now != self.shown {
+            self.shown = now;
+            self.part.shown.set(now);
+        }
+        if self.drift.abs() >= DRIFT_STEP {
+            self.shared.account.add(std::mem::take(&mut self.drift));
+        }
+    }
+}
+
+/// Places in the middle of a write where tests hold a writer. Nothing in the server itself.
+pub(super) mod pause {
+    #[cfg(not(test))]
+    #[inline(always)]
+    pub fn here() {}
+
+    #[cfg(test)]
+    pub use self::testing::{here, hold};
+
+    #[cfg(test)]
+    mod testing {
+        use std::cell::RefCell;
+
+        thread_local! {
+            static HOLD: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
+        }
+
+        pub fn here() {
+            // Taken out meanwhile: what is called may write as well.
+            if let Some(mut hold) = HOLD.take() {
+                hold();
+                HOLD.set(Some(hold));
+            }
+        }
+
+        /// Calls `hold` at every such place of this thread's writes from now on.
+        pub fn hold(hold: impl FnMut() + 'static) {
+            HOLD.set(Some(Box::new(hold)));
+        }
+    }
 }
 
 #[cfg(test)]

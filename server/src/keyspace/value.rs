@@ -1,121 +1,51 @@
 //! Values: integers, strings and lists.
 //!
-//! A string that is the canonical spelling of an `i64` is kept as the number: no block at all. Other
-//! strings are exactly sized copies of what arrived, never slices of a read buffer, so that what a
-//! value takes of the heap is what it says. Large strings are [`Bytes`]: a reply shares them with the
-//! connection instead of copying under the lock.
-
-use std::borrow::Cow;
+//! A value is read by anybody at any time, so it does not change, but for two kinds that have one word to
+//! change: an integer is that word, a list has its bounds in one. Every other change is another value in
+//! another [`Entry`](super::entry::Entry).
+//!
+//! A string that is the canonical spelling of an `i64` is kept as the number. Other short strings lie
+//! behind their key in the entry's block. Long ones are [`Bytes`], exactly sized copies of what arrived:
+//! a reply shares them with the connection instead of copying.
 
 use bytes::{Bytes, BytesMut};
 
 use super::list::List;
 use crate::allocator::block_bytes;
-use crate::number::parse_i64;
-use crate::resp::reply::Reply;
+use crate::sync::Word;
 
 /// From this size on a string is shared with replies instead of being copied into them.
-const SHARED_FROM: usize = 64 * 1024;
+pub const SHARED_FROM: usize = 64 * 1024;
+
+/// From this size on an append does not copy the whole string.
+const PIECES_FROM: usize = 4 * 1024;
 
 /// What a key holds.
 #[derive(Debug)]
 pub enum Value {
     /// A string that is an integer.
-    Int(i64),
-    /// Any other string below 64 KiB.
-    Text(Vec<u8>),
-    /// A string from 64 KiB on. Boxed to keep every value at three words.
-    Shared(Box<Bytes>),
+    Int(Integer),
+    /// Any other short string: what is behind the key in the entry's block.
+    Text,
+    /// A long string. Boxed to keep every value at two words.
+    Long(Box<Long>),
     /// A list, never empty while it is in the keyspace.
     List(Box<List>),
+    /// Nothing: the key is being deleted together with others.
+    Gone,
 }
 
-// Two keys out of three hold small values: the table's slots should not pay for the third.
-const _: () = assert!(size_of::<Value>() == 24);
+const _: () = assert!(size_of::<Value>() == 16);
 
 impl Value {
-    /// A string value with a copy of `text`.
-    pub fn string(text: &[u8]) -> Self {
-        if let Some(n) = parse_i64(text) {
-            return Self::Int(n);
-        }
-        Self::from_vec(text.to_vec())
-    }
-
     /// The name that `TYPE` answers.
     pub fn type_name(&self) -> &'static str {
-        match self {
-            Self::Int(_) | Self::Text(_) | Self::Shared(_) => "string",
-            Self::List(_) => "list",
-        }
+        if self.is_string() { "string" } else { "list" }
     }
 
     /// Whether it is a string, numbers included.
     pub fn is_string(&self) -> bool {
         !matches!(self, Self::List(_))
-    }
-
-    /// The bytes of a string; `None` for another type.
-    pub fn as_text(&self) -> Option<Cow<'_, [u8]>> {
-        match self {
-            Self::Int(n) => Some(Cow::Owned(itoa::Buffer::new().format(*n).into())),
-            Self::Text(text) => Some(Cow::Borrowed(text)),
-            Self::Shared(text) => Some(Cow::Borrowed(text)),
-            Self::List(_) => None,
-        }
-    }
-
-    /// The number that a string spells; `None` if it spells none or is of another type.
-    pub fn as_int(&self) -> Option<i64> {
-        match self {
-            Self::Int(n) => Some(*n),
-            Self::Text(text) => parse_i64(text),
-            Self::Shared(_) | Self::List(_) => None,
-        }
-    }
-
-    /// Bytes of a string; `None` for another type.
-    pub fn text_len(&self) -> Option<usize> {
-        match self {
-            Self::Int(n) => Some(itoa::Buffer::new().format(*n).len()),
-            Self::Text(text) => Some(text.len()),
-            Self::Shared(text) => Some(text.len()),
-            Self::List(_) => None,
-        }
-    }
-
-    /// Appends to a string and returns its new length; `None` for another type.
-    pub fn append(&mut self, more: &[u8]) -> Option<usize> {
-        let mut text = match std::mem::replace(self, Self::Int(0)) {
-            Self::Int(n) => {
-                let mut digits = itoa::Buffer::new();
-                let digits = digits.format(n).as_bytes();
-                let mut text = Vec::with_capacity(digits.len() + more.len());
-                text.extend_from_slice(digits);
-                text
-            }
-            Self::Text(text) => text,
-            Self::Shared(text) => {
-                // A reply on its way shares the bytes: then they must be copied, else they are ours.
-                let mut text = text.try_into_mut().unwrap_or_else(|text| {
-                    let mut copy = BytesMut::with_capacity(text.len() + more.len());
-                    copy.extend_from_slice(&text);
-                    copy
-                });
-                text.extend_from_slice(more);
-                let len = text.len();
-                *self = Self::Shared(Box::new(text.freeze()));
-                return Some(len);
-            }
-            list @ Self::List(_) => {
-                *self = list;
-                return None;
-            }
-        };
-        text.extend_from_slice(more);
-        let len = text.len();
-        *self = Self::from_vec(text);
-        Some(len)
     }
 
     /// The list, if it is one.
@@ -126,120 +56,116 @@ impl Value {
         }
     }
 
-    /// The list, if it is one.
-    pub fn as_list_mut(&mut self) -> Option<&mut List> {
-        match self {
-            Self::List(list) => Some(list),
-            _ => None,
-        }
-    }
-
-    /// Whether nothing is in it, so that its key must go.
-    pub fn is_spent(&self) -> bool {
-        matches!(self, Self::List(list) if list.is_empty())
-    }
-
-    /// Elements that dropping the value frees one by one.
-    pub fn drop_cost(&self) -> usize {
-        match self {
-            Self::List(list) => list.len(),
-            _ => 1,
-        }
-    }
-
-    /// Writes a string as the reply; false, and nothing written, for another type.
-    pub fn write_text(&self, reply: &mut Reply<'_>) -> bool {
-        match self {
-            Self::Int(n) => reply.bulk_integer(*n),
-            Self::Text(text) => reply.bulk(text),
-            Self::Shared(text) => reply.bulk_shared(Bytes::clone(text)),
-            Self::List(_) => return false,
-        }
-        true
-    }
-
-    /// Bytes of the heap that the value takes.
+    /// Bytes of the heap that the value takes besides the entry's block.
     pub fn heap_bytes(&self) -> usize {
         match self {
-            Self::Int(_) => 0,
-            Self::Text(text) => block_bytes(text.as_ptr(), text.capacity()),
-            Self::Shared(text) => {
-                let handle: &Bytes = text;
-                block_bytes(std::ptr::from_ref(handle).cast(), size_of::<Bytes>())
-                    + block_bytes(text.as_ptr(), text.len())
-            }
-            Self::List(list) => {
-                let header: &List = list;
-                block_bytes(std::ptr::from_ref(header).cast(), size_of::<List>())
-                    + list.heap_bytes()
-            }
-        }
-    }
-
-    fn from_vec(text: Vec<u8>) -> Self {
-        if text.len() < SHARED_FROM {
-            Self::Text(text)
-        } else {
-            Self::Shared(Box::new(Bytes::from(text)))
+            Self::Int(_) | Self::Text | Self::Gone => 0,
+            Self::Long(long) => boxed_bytes::<Long>(long) + long.heap_bytes(),
+            Self::List(list) => boxed_bytes::<List>(list) + list.heap_bytes(),
         }
     }
 }
 
+/// An integer that a writer changes in place.
+#[derive(Debug)]
+pub struct Integer(Word);
+
+impl Integer {
+    /// An integer of `n`.
+    pub fn new(n: i64) -> Self {
+        Self(Word::new(n as u64))
+    }
+
+    /// The integer now.
+    pub fn get(&self) -> i64 {
+        self.0.get() as i64
+    }
+
+    /// Puts `n` in its place. For the writer who has the lock of the key's shard.
+    pub fn set(&self, n: i64) {
+        self.0.set(n as u64);
+    }
+}
+
+/// A long string in pieces. One that was set is one piece; appends add others, and join those at the
+/// end so that a piece is at least twice as long as the next: a byte is copied a logarithmic number of
+/// times, however short the appends are.
+#[derive(Debug)]
+pub struct Long(Vec<Bytes>);
+
+impl Long {
+    /// A copy of `text`.
+    pub fn new(text: &[u8]) -> Self {
+        Self(vec![Bytes::copy_from_slice(text)])
+    }
+
+    /// The string with `more` behind it.
+    pub fn appended(&self, more: &[u8]) -> Self {
+        let mut kept = self.0.len();
+        let mut joined = more.len();
+        while kept > 0 && self.0[kept - 1].len() < 2 * joined {
+            kept -= 1;
+            joined += self.0[kept].len();
+        }
+        let mut last = BytesMut::with_capacity(joined);
+        self.0[kept..].iter().for_each(|piece| last.extend_from_slice(piece));
+        last.extend_from_slice(more);
+        let mut pieces = Vec::with_capacity(kept + 1);
+        pieces.extend_from_slice(&self.0[..kept]);
+        pieces.push(last.freeze());
+        Self(pieces)
+    }
+
+    /// The pieces in order.
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.0
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let pieces = self.0.iter().map(|piece| block_bytes(piece.as_ptr(), piece.len()));
+        block_bytes(self.0.as_ptr().cast(), self.0.capacity() * size_of::<Bytes>())
+            + pieces.sum::<usize>()
+    }
+}
+
+/// Whether an append to a string makes it one of pieces.
+pub fn appends_in_pieces(len: usize) -> bool {
+    len >= PIECES_FROM
+}
+
+fn boxed_bytes<T>(boxed: &T) -> usize {
+    block_bytes(std::ptr::from_ref(boxed).cast(), size_of::<T>())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::list::End;
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
-    fn integers_take_no_block() {
-        let value = Value::string(b"-42");
-        assert!(matches!(value, Value::Int(-42)));
-        assert_eq!(value.heap_bytes(), 0);
-        assert_eq!(value.as_text().unwrap().as_ref(), b"-42");
-        assert!(matches!(Value::string(b"042"), Value::Text(_)));
-    }
-
-    #[test]
-    fn an_append_copies_only_what_a_reply_shares() {
-        let mut value = Value::string(&vec![b'x'; SHARED_FROM]);
-        let Value::Shared(shared) = &value else { panic!("not shared: {value:?}") };
-        let in_flight = Bytes::clone(shared);
-        assert_eq!(value.append(b"y"), Some(SHARED_FROM + 1));
-        assert_eq!(in_flight.len(), SHARED_FROM);
-        drop(in_flight);
-        assert_eq!(value.append(b"z"), Some(SHARED_FROM + 2));
-        assert!(value.as_text().unwrap().ends_with(b"xyz"));
-    }
-
-    #[test]
-    fn a_list_refuses_string_operations_and_stays() {
-        let mut list = List::new();
-        list.push(End::Left, b"a");
-        let mut value = Value::List(Box::new(list));
-        assert_eq!(value.append(b"x"), None);
-        assert_eq!(value.as_text(), None);
-        assert_eq!(value.as_int(), None);
-        assert_eq!(value.as_list().unwrap().len(), 1);
-    }
-
-    proptest! {
-        #[test]
-        fn appends_concatenate(pieces in prop::collection::vec(
-            (0usize..5, 0usize..2000).prop_map(|(kind, n)| match kind {
-                0 => "7".into(),
-                1 => "-".repeat(n % 3),
-                2 => "x".repeat(40_000),
-                _ => "y".repeat(n),
-            }), 1..6)) {
-            let mut value = Value::string(pieces[0].as_bytes());
-            for piece in &pieces[1..] {
-                value.append(piece.as_bytes()).unwrap();
-            }
-            let whole = pieces.concat();
-            prop_assert_eq!(value.as_text().unwrap().into_owned(), whole.as_bytes());
-            prop_assert_eq!(value.text_len(), Some(whole.len()));
-            prop_assert!(value.heap_bytes() >= whole.len() || matches!(value, Value::Int(_)));
+    fn appends_copy_little_and_share_the_rest() {
+        let mut long = Long::new(&[b'x'; 100_000]);
+        let first = long.pieces()[0].as_ptr();
+        let mut text = vec![b'x'; 100_000];
+        let mut copied = 0;
+        for n in 0..10_000usize {
+            let more = n.to_string();
+            text.extend_from_slice(more.as_bytes());
+            long = long.appended(more.as_bytes());
+            copied += long.pieces().last().map_or(0, Bytes::len);
         }
+        assert_eq!(long.pieces().concat(), text);
+        assert_eq!(long.pieces()[0].as_ptr(), first, "the long piece was never copied");
+        assert!(long.pieces().len() < 20, "{} pieces", long.pieces().len());
+        assert!(copied < 20 * 40_000, "{copied} bytes copied");
     }
 }

@@ -64,6 +64,13 @@ impl<'a> Reply<'a> {
         self.out.put(b"\r\n");
     }
 
+    /// A string in pieces, of which the large ones are not copied.
+    pub fn bulk_pieces(&mut self, pieces: &[Bytes]) {
+        self.header(b'$', pieces.iter().map(|piece| piece.len() as i64).sum());
+        pieces.iter().for_each(|piece| self.out.put_shared(piece.clone()));
+        self.out.put(b"\r\n");
+    }
+
     /// An integer as a string, the way a value that is a number is answered.
     pub fn bulk_integer(&mut self, n: i64) {
         self.bulk(itoa::Buffer::new().format(n).as_bytes());

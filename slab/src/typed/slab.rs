@@ -91,6 +91,7 @@ impl<T> Slab<T> {
     ///
     /// # Panics
     /// As [`insert`](Self::insert).
+    #[inline]
     #[track_caller]
     pub fn vacant_entry<'g>(&'g self, guard: &'g Guard<'g>) -> VacantEntry<'g, T> {
         match self.try_vacant_entry(guard) {
@@ -103,6 +104,7 @@ impl<T> Slab<T> {
     ///
     /// # Errors
     /// [`NoSlot`] when the limit is reached or memory is out.
+    #[inline]
     pub fn try_vacant_entry<'g>(
         &'g self,
         guard: &'g Guard<'g>,

@@ -35,11 +35,13 @@ pub struct VacantEntry<'g, T> {
 
 impl<'g, T> VacantEntry<'g, T> {
     /// The key that the value will have.
+    #[inline]
     pub fn key(&self) -> Key {
         Key::new(self.slot.index(), self.slot.word.next())
     }
 
     /// Puts the value in, and lends it for as long as the guard is held.
+    #[inline]
     pub fn insert(self, value: T) -> &'g T {
         let Self { table, slot, guard } = self;
         std::mem::forget(self);

@@ -112,9 +112,10 @@ impl SlotWord {
             return there;
         }
         // Acquire: pairs with the release in `publish`; who gets the slot will drop the value. That
-        // readers are done with it by then is the grace period's matter, not this exchange's. Relaxed
-        // on failure: the caller leaves.
-        self.0.compare_exchange(word, after, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        // readers are done with it by then is the grace period's matter, not this exchange's. Release:
+        // pairs with the acquire in `is`; who finds the value gone sees what the remover did before,
+        // such as putting another key in its place. Relaxed on failure: the caller leaves.
+        self.0.compare_exchange(word, after, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// The word as it is. For who has the whole page to itself.
