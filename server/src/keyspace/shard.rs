@@ -1,6 +1,6 @@
 //! One shard of a database: a table of keys, their deadlines, and who waits for them.
 //!
-//! Readers look through [`Part::find`] and take no lock. Writers hold the shard's lock as [`Locked`]; what
+//! Readers look through `Part::find` and take no lock. Writers hold the shard's lock as [`Locked`]; what
 //! they take out is retired after they have given it back.
 //!
 //! Keys are hashed once, by the keyspace; all lookups here take the finished hash.
