@@ -1,5 +1,7 @@
 //! Large blocks: cached, resized without a copy, zeroed when asked for, given back.
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::Mutex;
 use std::thread;
@@ -75,7 +77,7 @@ fn quiet_snapshot() -> HeapSnapshot {
 // requirement: D8
 #[test]
 fn a_freed_block_stays_populated_and_serves_the_next_one() {
-    let _guard = ONE_AT_A_TIME.lock();
+    let _alone = common::alone(&ONE_AT_A_TIME);
     let heap = Heap::global();
     heap.purge();
     let before = quiet_snapshot().fallback;
@@ -103,7 +105,7 @@ fn a_freed_block_stays_populated_and_serves_the_next_one() {
 
 #[test]
 fn zeroed_means_zero_after_reuse() {
-    let _guard = ONE_AT_A_TIME.lock();
+    let _alone = common::alone(&ONE_AT_A_TIME);
     Heap::global().purge();
     for round in 0..8usize {
         let dirty = [9 * MIB, 3 * MIB, 5 * MIB + 12_345].map(|bytes| (alloc(bytes), bytes));
@@ -132,7 +134,7 @@ fn zeroed_means_zero_after_reuse() {
 // requirement: D5
 #[test]
 fn contents_stay_over_every_way_of_resizing() {
-    let _guard = ONE_AT_A_TIME.lock();
+    let _alone = common::alone(&ONE_AT_A_TIME);
     let heap = Heap::global();
     heap.purge();
     let before = quiet_snapshot().fallback;
@@ -178,7 +180,7 @@ fn contents_stay_over_every_way_of_resizing() {
 
 #[test]
 fn a_block_grows_into_the_free_range_behind_it() {
-    let _guard = ONE_AT_A_TIME.lock();
+    let _alone = common::alone(&ONE_AT_A_TIME);
     let heap = Heap::global();
     heap.purge();
     let room = alloc(32 * MIB);
@@ -200,7 +202,7 @@ fn a_block_grows_into_the_free_range_behind_it() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_block_without_room_behind_it_moves_by_its_pages() {
-    let _guard = ONE_AT_A_TIME.lock();
+    let _alone = common::alone(&ONE_AT_A_TIME);
     let heap = Heap::global();
     heap.purge();
     let (first, second) = (alloc(8 * MIB), alloc(8 * MIB));
@@ -221,7 +223,7 @@ fn a_block_without_room_behind_it_moves_by_its_pages() {
 
 #[test]
 fn the_cache_is_bounded_by_the_recent_peak_and_a_floor() {
-    let _guard = ONE_AT_A_TIME.lock();
+    let _alone = common::alone(&ONE_AT_A_TIME);
     let heap = Heap::global();
     // After a pause of more than two decay times no peak of the tests before this one counts.
     heap.set_decay(Duration::from_millis(1));
@@ -257,7 +259,7 @@ fn the_cache_is_bounded_by_the_recent_peak_and_a_floor() {
 /// Nobody scavenges here: other traffic has to bring the memory back.
 #[test]
 fn the_cache_goes_back_after_the_decay_without_a_scavenger() {
-    let _guard = ONE_AT_A_TIME.lock();
+    let _alone = common::alone(&ONE_AT_A_TIME);
     let heap = Heap::global();
     for large_traffic in [true, false] {
         heap.set_decay(Duration::from_millis(20));
@@ -291,7 +293,7 @@ fn the_cache_goes_back_after_the_decay_without_a_scavenger() {
 #[cfg(target_os = "linux")]
 #[test]
 fn fresh_zeroed_blocks_are_not_written_to() {
-    let _guard = ONE_AT_A_TIME.lock();
+    let _alone = common::alone(&ONE_AT_A_TIME);
     Heap::global().purge();
     // SAFETY: sysconf only reads.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
@@ -331,7 +333,7 @@ fn thp_always() -> bool {
 
 #[test]
 fn strict_alignments_are_kept_in_reused_memory() {
-    let _guard = ONE_AT_A_TIME.lock();
+    let _alone = common::alone(&ONE_AT_A_TIME);
     let mut blocks = Vec::new();
     for round in 0..300usize {
         let align = 1 << (17 + round % 8);
@@ -360,7 +362,7 @@ fn strict_alignments_are_kept_in_reused_memory() {
 
 #[test]
 fn threads_share_the_space_and_the_books_close() {
-    let _guard = ONE_AT_A_TIME.lock();
+    let _alone = common::alone(&ONE_AT_A_TIME);
     let before = quiet_snapshot().fallback;
     thread::scope(|scope| {
         for me in 0..6u8 {

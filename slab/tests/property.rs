@@ -1,6 +1,8 @@
 //! Any sequence of operations leaves the heap as a model of live blocks says: no two overlap, each
 //! is aligned, keeps its contents, starts as zeros when asked for, and the books are exact.
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -214,7 +216,7 @@ proptest! {
     fn a_script_of_operations_leaves_what_the_model_says(
         steps in prop::collection::vec(step(), 1..250),
     ) {
-        let _guard = ONE_AT_A_TIME.lock();
+        let _alone = common::alone(&ONE_AT_A_TIME);
         prop_assert_eq!(counted(), (0, 0, 0), "before the script");
         let mut model = Model::default();
         for step in steps {

@@ -5,11 +5,12 @@ pub mod churn;
 pub mod faulty;
 
 use std::ops::Deref;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use flagstone_slab::port::{OsPages, Tracing};
-use flagstone_slab::{HeapBuilder, OwnedHeap};
+use flagstone_slab::{Heap, HeapBuilder, OwnedHeap};
 
 /// A heap on a traced backing (requirement G8). When it is dropped, no block may be out, and then the
 /// backing must have everything back, to the byte.
@@ -30,6 +31,34 @@ impl Traced {
     pub fn leaving_blocks(mut self) -> Self {
         self.leaves_blocks = true;
         self
+    }
+}
+
+/// The global heap to oneself, for tests that use it by calls and have another global allocator. When this
+/// is dropped, no block may be out, and the books must close.
+pub struct Alone {
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// Waits for the turn of `mutex`.
+pub fn alone(mutex: &'static Mutex<()>) -> Alone {
+    Alone { _turn: mutex.lock().unwrap_or_else(PoisonError::into_inner) }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            return;
+        }
+        // As in `Traced`.
+        let (heap, deadline) = (Heap::global(), Instant::now() + Duration::from_secs(20));
+        while heap.live_bytes() > 0 {
+            assert!(Instant::now() < deadline, "{} bytes are out", heap.live_bytes());
+            flagstone_slab::thread::flush();
+            thread::yield_now();
+        }
+        let bytes = heap.snapshot().bytes;
+        assert_eq!(bytes.residual(), 0, "{bytes:?}");
     }
 }
 
