@@ -2,6 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::{self, NonNull};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -134,7 +135,7 @@ fn child_uses<B: Backing + 'static>(heap: &OwnedHeap<B>, lent: &Lent, own: &[Non
 /// instances included.
 fn over_forks<B: Backing + 'static>(heap: OwnedHeap<B>) {
     let (send, receive) = mpsc::channel();
-    let stop = std::sync::Mutex::new(false);
+    let stop = Mutex::new(false);
     thread::scope(|scope| {
         for _ in 0..2 {
             let (send, stop, heap) = (send.clone(), &stop, &heap);
@@ -168,7 +169,10 @@ fn over_forks<B: Backing + 'static>(heap: OwnedHeap<B>) {
 }
 
 fn in_a_region() -> OwnedHeap<FixedRegion> {
+    // Named here, so that a leak checker sees that the buffers are meant to stay.
+    static BUFFERS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
     let buffer = Box::leak(Box::new_uninit_slice(40 << 20));
+    BUFFERS.lock().expect("not poisoned").push(buffer.as_ptr().expose_provenance());
     Heap::builder().name("region").backing(FixedRegion::new(buffer)).build().expect("built")
 }
 

@@ -3,6 +3,7 @@
 use std::alloc::Layout;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
+use std::sync::Mutex;
 
 use flagstone_slab::embedded::{EmbeddedHeap, GiveError};
 use flagstone_slab::port::FixedRegion;
@@ -65,8 +66,13 @@ pub fn layout(bytes: usize, align: usize) -> Layout {
 
 /// A heap that stays, for what needs it for ever.
 pub fn leaked(bytes: usize) -> &'static EmbeddedHeap {
+    // Named here, so that a leak checker sees that they are meant to stay.
+    static STAY: Mutex<Vec<usize>> = Mutex::new(Vec::new());
     let buffer: &'static mut [MaybeUninit<u8>] = Box::leak(Box::new_uninit_slice(bytes));
-    let heap = EmbeddedHeap::new();
+    let start = buffer.as_ptr().expose_provenance();
+    let heap: &'static EmbeddedHeap = Box::leak(Box::new(EmbeddedHeap::new()));
     heap.give(FixedRegion::new(buffer)).expect("large enough");
-    Box::leak(Box::new(heap))
+    let heap_at = (&raw const *heap).expose_provenance();
+    STAY.lock().expect("not poisoned").extend([start, heap_at]);
+    heap
 }
