@@ -14,7 +14,7 @@ fn programs() -> &'static Path {
         let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/no_std");
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no_std");
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--release", "--locked", "--target-dir"]).arg(&target);
+        cargo.args(["build", "--quiet", "--release", "--target-dir"]).arg(&target);
         cargo.arg("--manifest-path").arg(package.join("Cargo.toml"));
         // A sanitizer's or a model's flags are not for these programs.
         for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
