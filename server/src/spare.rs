@@ -2,8 +2,8 @@
 //!
 //! Most of what a command allocates comes from collections that cannot be refused: without memory they end
 //! the process. So the server sees to it that there is some: before a command that needs more, it asks the
-//! heap whether the system would give it [`HEADROOM`] and a multiple of the request. What is in use may then
-//! grow by [`STEP`] before it asks again. A no is an `-OOM` reply, before anything has changed; commands that
+//! heap whether the system would give it `HEADROOM` and a multiple of the request. What is in use may then
+//! grow by `STEP` before it asks again. A no is an `-OOM` reply, before anything has changed; commands that
 //! free go on.
 //!
 //! The headroom covers what is not asked for one by one: what all workers need for the commands that they
