@@ -48,8 +48,21 @@ fn free(block: *mut u8, bytes: usize) {
     unsafe { ALLOCATOR.dealloc(block, layout(bytes)) };
 }
 
+/// Where users look a message up.
+const DOCUMENTED: &str = include_str!("../../docs/misuse.md");
+
+/// The line that the process ended with says this, and the page of messages knows it.
+#[track_caller]
+fn says(said: &str, fault: &str) {
+    let line = said.lines().find(|line| line.starts_with("flagstone: "));
+    let line = line.unwrap_or_else(|| panic!("no message in {said:?}"));
+    assert!(line.contains(fault) && line.contains("0x"), "{line}");
+    assert!(DOCUMENTED.contains(fault), "docs/misuse.md does not have {fault:?}");
+}
+
 #[track_caller]
 fn names(said: &str, fault: &str) {
+    says(said, fault);
     let line = said.lines().find(|line| line.starts_with("flagstone: "));
     let line = line.unwrap_or_else(|| panic!("no message in {said:?}"));
     assert!(line.contains(fault), "{line}");
@@ -133,7 +146,62 @@ fn an_address_that_nobody_allocated() {
         let mut word = 0u64;
         free((&raw mut word).cast(), 8);
     });
-    assert!(said.contains("which no Flagstone heap handed out"), "{said}");
+    says(&said, "which no Flagstone heap handed out");
+}
+
+#[test]
+fn a_large_block_freed_twice() {
+    let said = aborts("a_large_block_freed_twice", || {
+        let block = alloc(3 << 20);
+        free(block, 3 << 20);
+        free(block, 3 << 20);
+    });
+    says(&said, "which is not the start of a large block in use");
+}
+
+#[test]
+fn an_address_inside_a_large_block() {
+    let said = aborts("an_address_inside_a_large_block", || {
+        let block = untyped::alloc(3 << 20);
+        assert!(!block.is_null());
+        // SAFETY: none; the offset is the fault.
+        unsafe { untyped::free(block.add(1 << 20)) };
+    });
+    says(&said, "which is not the start of a large block in use");
+}
+
+#[test]
+fn an_address_in_memory_that_is_free_as_a_whole() {
+    let said = aborts("an_address_in_memory_that_is_free_as_a_whole", || {
+        // The segment's last slice: one block is in use, in one of the first.
+        let block = untyped::alloc(100);
+        let last = (block as usize | ((4 << 20) - 1)) - 4095;
+        // SAFETY: none; the address is the fault.
+        unsafe { untyped::free(std::ptr::with_exposed_provenance_mut(last)) };
+    });
+    says(&said, "which is in no slab in use");
+}
+
+#[test]
+fn an_address_that_nobody_allocated_resized() {
+    let said = aborts("an_address_that_nobody_allocated_resized", || {
+        let mut word = 0u64;
+        // SAFETY: none; the address is the fault.
+        unsafe { untyped::resize((&raw mut word).cast(), 100) };
+    });
+    assert!(said.contains("realloc of 0x"), "{said}");
+    says(&said, "which no Flagstone heap handed out");
+}
+
+#[test]
+fn a_block_retired_in_a_heap_that_it_is_not_of() {
+    let said = aborts("a_block_retired_in_a_heap_that_it_is_not_of", || {
+        let heap = flagstone_slab::Heap::builder().name("index").build().unwrap();
+        let block = std::ptr::NonNull::new(alloc(100)).unwrap();
+        // SAFETY: none; the heap is the fault.
+        unsafe { heap.retire_here(block) };
+    });
+    says(&said, "which is not in heap ");
 }
 
 /// What the checks must not mistake for a fault: blocks given back unwritten, full of zeros, full of

@@ -389,7 +389,7 @@ fn malloc(call: Family, size: usize, other: usize) {
     // Either what can be had, or what cannot.
     let fold = |size: usize| if size.is_multiple_of(4) { size | 1 << 63 } else { size % 100_000 };
     let (size, other) =
-        (fold(size), if other.is_multiple_of(4) { other } else { 1 << (other % 20) });
+        (fold(size), if other.is_multiple_of(4) { other } else { 1 << (other % 10) });
     let mut align = 16;
     // SAFETY: no block is given; the place is valid.
     let block = unsafe {
