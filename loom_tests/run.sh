@@ -2,7 +2,7 @@
 # Runs every loom model, then every negative control, which must fail as its model's head says.
 #
 #   loom_tests/run.sh                 all models and controls
-#   loom_tests/run.sh epoch_grace     the named models and their controls
+#   loom_tests/run.sh epoch_grace     the named models, or files of models, and their controls
 #
 # A model is a file of loom_tests/tests. Its head says, a line each:
 #
@@ -13,10 +13,10 @@
 # builds serve all of them: one without the switches, for the models, and one with `--cfg
 # flagstone_weaken`, in which FLAGSTONE_WEAKEN turns one on.
 #
-# Environment: LOOM_MAX_PREEMPTIONS (models say their own), FLAGSTONE_LOOM_SECONDS per run of a test
-# binary (default 300). A failure is replayed with LOOM_LOG=trace and, for its schedule,
-# LOOM_CHECKPOINT_FILE: see the loom manual. Exit status: 0 only if every model was completed and every
-# control failed as it must.
+# Environment: FLAGSTONE_LOOM_DEEPER, preemptions beyond what a model says it can afford, or
+# LOOM_MAX_PREEMPTIONS for all; FLAGSTONE_LOOM_SECONDS per run of a test binary (default 300). A failure
+# is replayed with LOOM_LOG=trace and, for its schedule, LOOM_CHECKPOINT_FILE: see the loom manual. Exit
+# status: 0 only if every model was completed and every control failed as it must.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,8 +30,10 @@ mkdir -p "$log"
 
 models=("$@")
 if [ ${#models[@]} -eq 0 ]; then
-    for file in loom_tests/tests/*.rs; do models+=("$(basename "$file" .rs)"); done
+    models=(loom_tests/tests/*.rs)
 fi
+models=("${models[@]##*/}")
+models=("${models[@]%.rs}")
 
 failures=0
 report() { printf '%-8s %s\n' "$1" "$2"; }

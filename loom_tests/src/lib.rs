@@ -55,7 +55,8 @@ pub fn model(name: &str, model: impl Fn() -> bool + Send + Sync + 'static) {
     model_within(DEFAULT_PREEMPTIONS, name, model);
 }
 
-/// The same, for a model that can afford only `preemptions` unless `LOOM_MAX_PREEMPTIONS` is set.
+/// The same, for a model that can afford only `preemptions` unless `LOOM_MAX_PREEMPTIONS` is set, and so
+/// many more as `FLAGSTONE_LOOM_DEEPER` says.
 pub fn model_within(
     preemptions: usize,
     name: &str,
@@ -67,7 +68,11 @@ pub fn model_within(
     let mut builder = Builder::new();
     // A whole slab over a whole domain has more steps than loom expects of a model.
     builder.max_branches = builder.max_branches.max(MAX_BRANCHES);
-    let bound = *builder.preemption_bound.get_or_insert(preemptions);
+    let deeper = std::env::var("FLAGSTONE_LOOM_DEEPER").map_or(0, |more| {
+        more.parse::<usize>()
+            .unwrap_or_else(|_| panic!("FLAGSTONE_LOOM_DEEPER={more} is no number"))
+    });
+    let bound = *builder.preemption_bound.get_or_insert(preemptions + deeper);
 
     let end = End::default();
     let log = fmt::layer().with_test_writer().without_time();

@@ -2,8 +2,9 @@
 //!
 //! One thread reads an object under a guard if it is still linked; the other unlinks it, retires it
 //! and collects. The object's drop is the reclaim, and loom checks it against the read. The collector's
-//! own atomics make this the largest model, so its bound on preemptions is lower than elsewhere;
-//! loom's leak check covers the domain's own end.
+//! own atomics make this a large model, so its bound on preemptions is lower than elsewhere; the reader
+//! is the model's first thread, so that the one preemption falls where it matters. Loom's leak check
+//! covers the domain's own end.
 //!
 //! needs: crossbeam_loom
 //! control: batch_without_grace: Causality violation
@@ -38,27 +39,31 @@ impl Drop for Object {
 // requirement: D6
 #[test]
 fn a_reader_inside_never_sees_the_reclaim() {
-    model_within(2, "epoch_domain", || {
+    model_within(1, "epoch_domain", || {
         let world = Arc::new(World { linked: AtomicBool::new(true), object: UnsafeCell::new(1) });
         let domain = Domain::new();
-        let participant = domain.register();
-        let reader = {
+        // Both threads' records exist before: loom does not see std's `OnceLock`, which publishes them.
+        drop([domain.register(), domain.register()]);
+        let retirer = {
             let (world, domain) = (Arc::clone(&world), domain.clone());
             spawn(move || {
                 let participant = domain.register();
-                let guard = participant.pin();
-                if world.linked.load(Ordering::Relaxed) {
-                    // SAFETY: the claim under test: it is not freed while the guard is held.
-                    world.object.with(|object| assert_eq!(unsafe { *object }, 1, "freed"));
-                }
-                drop(guard);
+                world.linked.store(false, Ordering::Relaxed);
+                participant.defer_drop(Box::new(Object(Arc::clone(&world))));
+                participant.collect().blocks
             })
         };
 
-        world.linked.store(false, Ordering::Relaxed);
-        participant.defer_drop(Box::new(Object(Arc::clone(&world))));
-        let reclaimed = participant.collect();
-        reader.join().unwrap();
-        reclaimed.blocks == 1
+        let participant = domain.register();
+        let guard = participant.pin();
+        let found = world.linked.load(Ordering::Relaxed);
+        if found {
+            // SAFETY: the claim under test: it is not freed while the guard is held.
+            world.object.with(|object| assert_eq!(unsafe { *object }, 1, "freed"));
+        }
+        drop(guard);
+        drop(participant);
+        // The case that matters: the reader was there before.
+        retirer.join().unwrap() == 1 && found
     });
 }
