@@ -59,6 +59,24 @@ build() {
     cargo test -q -p flagstone-loom-tests --release --test "$1" --no-run >"$2" 2>&1
 }
 
+# Compiles all of them, those of one set of flags at once, so that no core idles. What does not compile
+# is reported when its turn comes.
+build_all() {
+    local model needs
+    local -A sets=()
+    for model in "${models[@]}"; do
+        needs=$(head_lines "$model" needs)
+        sets[-$needs]+=" $model"
+    done
+    for needs in "${!sets[@]}"; do
+        local tests=()
+        for model in ${sets[$needs]}; do tests+=(--test "$model"); done
+        flags "$model"
+        cargo test -q -p flagstone-loom-tests --release "${tests[@]}" --no-run \
+            >"$log/build.log" 2>&1 || true
+    done
+}
+
 # Runs it. Loom models are deterministic; one thread keeps their output in order.
 run() {
     timeout "$limit" cargo test -q -p flagstone-loom-tests --release --test "$1" -- \
@@ -70,6 +88,7 @@ first_failure() {
     grep -m1 -A1 'panicked at' "$1" | tail -n 1 || true
 }
 
+build_all
 for model in "${models[@]}"; do
     out="$log/$model.log"
     flags "$model"
@@ -96,6 +115,7 @@ printf '#!/bin/sh\nexec "$@" --cfg flagstone_weaken\n' >"$wrapper"
 chmod +x "$wrapper"
 export RUSTC_WORKSPACE_WRAPPER="$wrapper"
 
+build_all
 for model in "${models[@]}"; do
     flags "$model"
     if [ -z "$(head_lines "$model" control)" ]; then
