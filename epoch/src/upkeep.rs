@@ -48,7 +48,8 @@ impl Attached {
     /// dropped with no lock held.
     #[inline]
     pub(crate) fn for_each(&self, each: impl Fn(&dyn Upkeep)) {
-        if self.any.load(Ordering::Relaxed) {
+        // Models attach nothing, and need no further place to switch threads at.
+        if !cfg!(flagstone_loom) && self.any.load(Ordering::Relaxed) {
             self.for_each_attached(each);
         }
     }
