@@ -241,7 +241,7 @@ mod tests {
     fn set(keyspace: &Keyspace, name: &[u8], bytes: usize) {
         let db = keyspace.db(0);
         let key = db.key(name);
-        let entry = Entry::string(&key, &vec![b'x'; bytes], None);
+        let entry = Entry::try_string(&key, &vec![b'x'; bytes], None).unwrap();
         keyspace.with_participant(|p| db.lock(&key, &p.pin()).set(&key, entry, 0));
     }
 

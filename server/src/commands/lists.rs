@@ -92,6 +92,9 @@ fn rpop(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     pop(cx, args, End::Right, "rpop")
 }
 
+/// Bytes of a string's reply besides its own, at most.
+const BULK_HEAD: usize = 32;
+
 fn pop(cx: &mut Context<'_>, args: Args<'_>, end: End, command: &str) -> Result<(), Failure> {
     if args.len() > 3 {
         return Err(Failure::arity(command));
@@ -106,8 +109,12 @@ fn pop(cx: &mut Context<'_>, args: Args<'_>, end: End, command: &str) -> Result<
     let key = cx.key(args.at(1));
     let now = cx.now();
     let mut shard = cx.db().lock(&key, cx.guard);
-    if shard.peek(&key, now).is_some_and(|entry| entry.value().as_list().is_none()) {
-        return Err(Failure::WRONG_TYPE);
+    if let Some(entry) = shard.peek(&key, now) {
+        let list = entry.value().as_list().ok_or(Failure::WRONG_TYPE)?;
+        // Room for what is answered comes before it is taken off.
+        let elements = list.view().ends(end, count.unwrap_or(1));
+        let room = elements.iter().map(|element| element.len() + BULK_HEAD).sum();
+        cx.session.out.reserve(room).map_err(Failure::no_memory)?;
     }
     // Written after unlocking: the guard keeps them.
     let popped = shard.pop(&key, end, count.unwrap_or(1), now);

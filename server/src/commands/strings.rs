@@ -104,7 +104,7 @@ fn mset(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     }
     let names = args.from(1).step_by(2).map(|name| cx.key(name));
     let pairs: Vec<_> = names.zip(args.from(2).step_by(2)).collect();
-    cx.db().set_many(&pairs, cx.now(), cx.guard);
+    cx.db().set_many(&pairs, cx.now(), cx.guard).map_err(Failure::no_memory)?;
     cx.reply().ok();
     Ok(())
 }
@@ -177,7 +177,7 @@ fn set_with(
     let mut expires_at = options.expires_at;
     let plain = options == SetOptions { expires_at, ..SetOptions::default() };
     if plain {
-        let entry = Entry::string(&key, text, expires_at);
+        let entry = Entry::try_string(&key, text, expires_at).map_err(Failure::no_memory)?;
         cx.db().set(&key, entry, now, cx.guard);
     } else {
         let mut shard = cx.db().lock(&key, cx.guard);
@@ -193,11 +193,16 @@ fn set_with(
         if options.keep_deadline {
             expires_at = old.and_then(|entry| entry.expires_at());
         }
+        // Before anything is answered or changed.
+        let entry = Entry::try_string(&key, text, expires_at).map_err(Failure::no_memory)?;
         if options.answer_old {
             let mut reply = cx.session.reply();
             match old {
                 Some(entry) => drop(entry.write_text(&mut reply)),
                 None => reply.null(),
+            }
+            if cx.session.out.is_starved() {
+                return Err(Failure::NO_MEMORY);
             }
         }
         if refused {
@@ -206,7 +211,7 @@ fn set_with(
             }
             return Ok(());
         }
-        shard.set(&key, Entry::string(&key, text, expires_at), now);
+        shard.set(&key, entry, now);
     }
     if !options.answer_old {
         cx.reply().ok();
@@ -220,7 +225,8 @@ fn set_nx(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let mut shard = cx.db().lock(&key, cx.guard);
     let new = shard.peek(&key, now).is_none();
     if new {
-        shard.set(&key, Entry::string(&key, args.at(2), None), now);
+        let entry = Entry::try_string(&key, args.at(2), None).map_err(Failure::no_memory)?;
+        shard.set(&key, entry, now);
     }
     drop(shard);
     cx.reply().integer(new.into());
@@ -259,12 +265,15 @@ fn get_del(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     if entry.is_some_and(|entry| !entry.value().is_string()) {
         return Err(Failure::WRONG_TYPE);
     }
-    let removed = shard.remove(&key, now);
-    drop(shard);
-    match removed {
+    match shard.peek(&key, now) {
         None => cx.reply().null(),
-        // Retired, and readable until the guard is gone.
-        Some(entry) => drop(entry.write_text(&mut cx.session.reply())),
+        Some(entry) => {
+            entry.write_text(&mut cx.session.reply());
+            // What could not be answered stays.
+            if !cx.session.out.is_starved() {
+                shard.remove(&key, now);
+            }
+        }
     }
     Ok(())
 }
@@ -281,12 +290,14 @@ fn append(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
             if len > longest {
                 return Err(Failure::STRING_TOO_LONG);
             }
-            let longer = entry.appended(&key, more).ok_or(Failure::WRONG_TYPE)?;
+            let longer = entry.try_appended(&key, more).map_err(Failure::no_memory)?;
+            let longer = longer.ok_or(Failure::WRONG_TYPE)?;
             shard.set(&key, longer, now);
             len
         }
         None => {
-            shard.set(&key, Entry::string(&key, more, None), now);
+            let entry = Entry::try_string(&key, more, None).map_err(Failure::no_memory)?;
+            shard.set(&key, entry, now);
             more.len()
         }
     };

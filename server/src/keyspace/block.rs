@@ -1,6 +1,9 @@
 //! Bytes that lie in the entry itself as long as they are few: most keys with a counter or a short string
 //! take no block of the heap at all, and a reader that compares them has no further line to wait for.
 
+use std::collections::TryReserveError;
+use std::convert::Infallible;
+
 use crate::allocator::block_bytes;
 
 /// Bytes that need no block of their own.
@@ -20,6 +23,25 @@ const _: () = assert!(size_of::<Block>() == 24);
 impl Block {
     /// The bytes of `parts`, one after the other.
     pub fn of(parts: &[&[u8]]) -> Self {
+        Self::with_room(parts, |len| Ok::<_, Infallible>(Vec::with_capacity(len)))
+            .unwrap_or_else(|never| match never {})
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    pub fn try_of(parts: &[&[u8]]) -> Result<Self, TryReserveError> {
+        Self::with_room(parts, |len| {
+            let mut room = Vec::new();
+            room.try_reserve_exact(len).map(|()| room)
+        })
+    }
+
+    fn with_room<E>(
+        parts: &[&[u8]],
+        room: impl FnOnce(usize) -> Result<Vec<u8>, E>,
+    ) -> Result<Self, E> {
         let len = parts.iter().map(|part| part.len()).sum::<usize>();
         if len <= INLINE {
             let mut bytes = [0; INLINE];
@@ -28,11 +50,11 @@ impl Block {
                 bytes[at..at + part.len()].copy_from_slice(part);
                 at += part.len();
             }
-            return Self::Inline(len as u8, bytes);
+            return Ok(Self::Inline(len as u8, bytes));
         }
-        let mut bytes = Vec::with_capacity(len);
+        let mut bytes = room(len)?;
         parts.iter().for_each(|part| bytes.extend_from_slice(part));
-        Self::Heap(bytes.into())
+        Ok(Self::Heap(bytes.into()))
     }
 
     /// The bytes.

@@ -173,7 +173,7 @@ mod tests {
         let key = db.key(b"a");
         let participant = keyspace.domain().register();
         let guard = participant.pin();
-        db.lock(&key, &guard).set(&key, Entry::string(&key, b"text", None), 0);
+        db.lock(&key, &guard).set(&key, Entry::try_string(&key, b"text", None).unwrap(), 0);
         let never = || unreachable!("nobody may wait");
         let refused = db.pop_or_wait(&[key], End::Left, 0, &guard, never);
         assert!(matches!(refused, PopOrWait::WrongType));

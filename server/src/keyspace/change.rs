@@ -5,6 +5,7 @@
 //! it for all keys at once: the flag that all of them lead to. Deletions are entries that say so, until
 //! they are seen; then they are taken out.
 
+use std::collections::TryReserveError;
 use std::sync::Arc;
 
 use flagstone::epoch::Guard;
@@ -27,22 +28,33 @@ struct Change<'a> {
 
 impl Db {
     /// Puts a string under each key, all at once. Of several for one key the last counts.
-    pub fn set_many<'a>(&'a self, pairs: &[(Key<'_>, &[u8])], now: Millis, guard: &'a Guard<'a>) {
+    ///
+    /// # Errors
+    /// There is no memory for the copies. Nothing has changed.
+    pub fn set_many<'a>(
+        &'a self,
+        pairs: &[(Key<'_>, &[u8])],
+        now: Millis,
+        guard: &'a Guard<'a>,
+    ) -> Result<(), TryReserveError> {
         let keys: Vec<Key<'_>> = pairs.iter().map(|(key, _)| *key).collect();
         let last = last_of_each(&keys);
-        let entry = |at: usize| Entry::string(&pairs[at].0, pairs[at].1, None);
+        let entry = |at: usize| Entry::try_string(&pairs[at].0, pairs[at].1, None);
         if let [only] = last[..] {
-            return self.set(&keys[only], entry(only), now, guard);
+            self.set(&keys[only], entry(only)?, now, guard);
+            return Ok(());
         }
-        // Before locking: the copies are the expensive part.
+        // Before locking: the copies are the expensive part, and may be refused.
+        let entries = last.iter().map(|at| entry(*at)).collect::<Result<Vec<Entry>, _>>()?;
         let entries: Vec<New<'a>> =
-            last.iter().map(|at| self.store.insert(entry(*at), guard)).collect();
+            entries.into_iter().map(|entry| self.store.insert(entry, guard)).collect();
         let mut shards = self.lock_many(&keys, guard);
         let mut change = Change::new(self, guard);
         for (at, new) in last.into_iter().zip(entries) {
             change.put(shards.of(&keys[at]), &keys[at], new, now);
         }
         change.finish();
+        Ok(())
     }
 
     /// Takes the keys out, all at once. Returns how many were there.

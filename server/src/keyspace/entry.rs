@@ -5,6 +5,7 @@
 //! is a part of. Everything else is as it was when the entry was made; another value is another entry.
 
 use std::borrow::Cow;
+use std::collections::TryReserveError;
 use std::sync::Arc;
 
 use flagstone::typed::{AtomicKey, Key as SlotKey, Slab};
@@ -47,37 +48,54 @@ pub struct Pending {
 
 impl Entry {
     /// A string under `key`, with a deadline or without one.
-    pub fn string(key: &Key<'_>, text: &[u8], expires_at: Option<Millis>) -> Self {
+    ///
+    /// # Errors
+    /// There is no memory for a copy.
+    pub fn try_string(
+        key: &Key<'_>,
+        text: &[u8],
+        expires_at: Option<Millis>,
+    ) -> Result<Self, TryReserveError> {
         if let Some(n) = parse_i64(text) {
-            return Self::integer(key, n, expires_at);
+            return Self::try_with(key, &[], Value::Int(Integer::new(n)), expires_at);
         }
         if text.len() < SHARED_FROM {
-            return Self::with(key, &[text], Value::Text, expires_at);
+            return Self::try_with(key, &[text], Value::Text, expires_at);
         }
-        Self::with(key, &[], Value::Long(Box::new(Long::new(text))), expires_at)
+        Self::try_with(key, &[], Value::Long(Box::new(Long::try_new(text)?)), expires_at)
     }
 
     /// An integer under `key`.
     pub fn integer(key: &Key<'_>, n: i64, expires_at: Option<Millis>) -> Self {
-        Self::with(key, &[], Value::Int(Integer::new(n)), expires_at)
+        Self::of(key, Block::of(&[key.bytes]), Value::Int(Integer::new(n)), expires_at)
     }
 
     /// A list under `key`.
     pub fn list(key: &Key<'_>, list: List, expires_at: Option<Millis>) -> Self {
-        Self::with(key, &[], Value::List(Box::new(list)), expires_at)
+        Self::of(key, Block::of(&[key.bytes]), Value::List(Box::new(list)), expires_at)
     }
 
     /// Nothing under `key`, see [`Value::Gone`].
     pub(super) fn gone(key: &Key<'_>) -> Self {
-        Self::with(key, &[], Value::Gone, None)
+        Self::of(key, Block::of(&[key.bytes]), Value::Gone, None)
     }
 
-    fn with(key: &Key<'_>, text: &[&[u8]], value: Value, expires_at: Option<Millis>) -> Self {
+    /// With `text` behind the key.
+    fn try_with(
+        key: &Key<'_>,
+        text: &[&[u8]],
+        value: Value,
+        expires_at: Option<Millis>,
+    ) -> Result<Self, TryReserveError> {
         let block = match *text {
-            [] => Block::of(&[key.bytes]),
-            [text] => Block::of(&[key.bytes, text]),
-            _ => Block::of(&[&[key.bytes], text].concat()),
+            [] => Block::try_of(&[key.bytes]),
+            [text] => Block::try_of(&[key.bytes, text]),
+            _ => Block::try_of(&[&[key.bytes], text].concat()),
         };
+        Ok(Self::of(key, block?, value, expires_at))
+    }
+
+    fn of(key: &Key<'_>, block: Block, value: Value, expires_at: Option<Millis>) -> Self {
         Self {
             hash: key.hash,
             block,
@@ -89,28 +107,39 @@ impl Entry {
     }
 
     /// The string with `more` behind it, under the same key; `None` for another type.
-    pub fn appended(&self, key: &Key<'_>, more: &[u8]) -> Option<Self> {
+    ///
+    /// # Errors
+    /// There is no memory for it. This one is as it was.
+    pub fn try_appended(
+        &self,
+        key: &Key<'_>,
+        more: &[u8],
+    ) -> Result<Option<Self>, TryReserveError> {
         let expires_at = self.expires_at();
-        let long = |long: Long| Self::with(key, &[], Value::Long(Box::new(long)), expires_at);
-        Some(match &self.value {
+        let long = |long: Long| Self::try_with(key, &[], Value::Long(Box::new(long)), expires_at);
+        let longer = match &self.value {
             Value::Int(n) => {
                 let mut digits = itoa::Buffer::new();
                 let digits = digits.format(n.get()).as_bytes();
-                if let Some(n) = parse_i64(&[digits, more].concat()) {
-                    return Some(Self::integer(key, n, expires_at));
+                // No number has more digits than that.
+                let number =
+                    if more.len() < 32 { parse_i64(&[digits, more].concat()) } else { None };
+                if let Some(n) = number {
+                    Self::try_with(key, &[], Value::Int(Integer::new(n)), expires_at)
+                } else if appends_in_pieces(more.len()) {
+                    long(Long::try_new(digits)?.try_appended(more)?)
+                } else {
+                    Self::try_with(key, &[digits, more], Value::Text, expires_at)
                 }
-                if appends_in_pieces(more.len()) {
-                    return Some(long(Long::new(digits).appended(more)));
-                }
-                Self::with(key, &[digits, more], Value::Text, expires_at)
             }
             Value::Text if appends_in_pieces(self.text_block().len() + more.len()) => {
-                long(Long::new(self.text_block()).appended(more))
+                long(Long::try_new(self.text_block())?.try_appended(more)?)
             }
-            Value::Text => Self::with(key, &[self.text_block(), more], Value::Text, expires_at),
-            Value::Long(text) => long(text.appended(more)),
-            Value::List(_) | Value::Gone => return None,
-        })
+            Value::Text => Self::try_with(key, &[self.text_block(), more], Value::Text, expires_at),
+            Value::Long(text) => long(text.try_appended(more)?),
+            Value::List(_) | Value::Gone => return Ok(None),
+        };
+        longer.map(Some)
     }
 
     /// Whether the key is being deleted, see [`Value::Gone`].
@@ -223,7 +252,7 @@ mod tests {
     const KEY: Key<'static> = Key { bytes: b"key", hash: 1 };
 
     fn string(text: &[u8]) -> Entry {
-        Entry::string(&KEY, text, None)
+        Entry::try_string(&KEY, text, None).unwrap()
     }
 
     #[test]
@@ -241,7 +270,7 @@ mod tests {
         let entry = string(&vec![b'x'; SHARED_FROM]);
         let Value::Long(long) = entry.value() else { panic!("not long: {entry:?}") };
         let in_flight = long.pieces()[0].clone();
-        let longer = entry.appended(&KEY, b"y").unwrap();
+        let longer = entry.try_appended(&KEY, b"y").unwrap().unwrap();
         drop(entry);
         assert_eq!(in_flight.len(), SHARED_FROM);
         assert_eq!(longer.text_len(), Some(SHARED_FROM + 1));
@@ -254,7 +283,7 @@ mod tests {
     fn a_list_refuses_string_operations_and_stays() {
         let list = List::of(End::Left, vec![b"a".as_slice().into()]).unwrap();
         let entry = Entry::list(&KEY, list, None);
-        assert!(entry.appended(&KEY, b"x").is_none());
+        assert!(entry.try_appended(&KEY, b"x").unwrap().is_none());
         assert_eq!(entry.as_text(), None);
         assert_eq!(entry.as_int(), None);
         assert_eq!(entry.value().as_list().unwrap().view().len(), 1);
@@ -271,7 +300,7 @@ mod tests {
             }), 1..6)) {
             let mut entry = string(pieces[0].as_bytes());
             for piece in &pieces[1..] {
-                entry = entry.appended(&KEY, piece.as_bytes()).unwrap();
+                entry = entry.try_appended(&KEY, piece.as_bytes()).unwrap().unwrap();
             }
             let whole = pieces.concat();
             prop_assert_eq!(entry.as_text().unwrap().into_owned(), whole.as_bytes());

@@ -41,7 +41,9 @@ fn locked<R>(keyspace: &Keyspace, key: &Key<'_>, f: impl FnOnce(&mut Locked<'_>)
 
 fn set(keyspace: &Keyspace, name: &[u8], text: &[u8], at: Option<Millis>, now: Millis) {
     let key = keyspace.db(0).key(name);
-    locked(keyspace, &key, |shard| shard.set(&key, Entry::string(&key, text, at), now));
+    locked(keyspace, &key, |shard| {
+        shard.set(&key, Entry::try_string(&key, text, at).unwrap(), now)
+    });
 }
 
 fn remove(keyspace: &Keyspace, name: &[u8], now: Millis) -> bool {
@@ -187,7 +189,7 @@ proptest! {
             match step {
                 Step::Set(k, n, at) => set(&keyspace, &name(k), &vec![b'x'; n], at, now),
                 Step::Append(k, n) => lock(k, &mut |shard, key| {
-                    let longer = shard.peek(&key, now).and_then(|e| e.appended(&key, &vec![b'y'; n]));
+                    let longer = shard.peek(&key, now).and_then(|e| e.try_appended(&key, &vec![b'y'; n]).unwrap());
                     if let Some(longer) = longer {
                         shard.set(&key, longer, now);
                     }
@@ -208,7 +210,7 @@ proptest! {
                 Step::SetMany(k, n) => keyspace.with_participant(|p| {
                     let names: Vec<_> = (0..n).map(|i| name((k + i) % 12)).collect();
                     let pairs: Vec<_> = names.iter().map(|n| (db.key(n), b"many".as_slice())).collect();
-                    db.set_many(&pairs, now, &p.pin());
+                    db.set_many(&pairs, now, &p.pin()).unwrap();
                 }),
                 Step::RemoveMany(k, n) => keyspace.with_participant(|p| {
                     let names: Vec<_> = (0..n).map(|i| name((k + i) % 12)).collect();

@@ -8,7 +8,9 @@
 //! behind their key in the entry's block. Long ones are [`Bytes`], exactly sized copies of what arrived:
 //! a reply shares them with the connection instead of copying.
 
-use bytes::{Bytes, BytesMut};
+use std::collections::TryReserveError;
+
+use bytes::Bytes;
 
 use super::list::List;
 use crate::allocator::block_bytes;
@@ -95,25 +97,35 @@ pub struct Long(Vec<Bytes>);
 
 impl Long {
     /// A copy of `text`.
-    pub fn new(text: &[u8]) -> Self {
-        Self(vec![Bytes::copy_from_slice(text)])
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn try_new(text: &[u8]) -> Result<Self, TryReserveError> {
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(text.len())?;
+        copy.extend_from_slice(text);
+        Ok(Self(vec![copy.into()]))
     }
 
     /// The string with `more` behind it.
-    pub fn appended(&self, more: &[u8]) -> Self {
+    ///
+    /// # Errors
+    /// There is no memory for it. This one is as it was in every case.
+    pub fn try_appended(&self, more: &[u8]) -> Result<Self, TryReserveError> {
         let mut kept = self.0.len();
         let mut joined = more.len();
         while kept > 0 && self.0[kept - 1].len() < 2 * joined {
             kept -= 1;
             joined += self.0[kept].len();
         }
-        let mut last = BytesMut::with_capacity(joined);
+        let mut last = Vec::new();
+        last.try_reserve_exact(joined)?;
         self.0[kept..].iter().for_each(|piece| last.extend_from_slice(piece));
         last.extend_from_slice(more);
         let mut pieces = Vec::with_capacity(kept + 1);
         pieces.extend_from_slice(&self.0[..kept]);
-        pieces.push(last.freeze());
-        Self(pieces)
+        pieces.push(last.into());
+        Ok(Self(pieces))
     }
 
     /// The pieces in order.
@@ -153,14 +165,14 @@ mod tests {
 
     #[test]
     fn appends_copy_little_and_share_the_rest() {
-        let mut long = Long::new(&[b'x'; 100_000]);
+        let mut long = Long::try_new(&[b'x'; 100_000]).unwrap();
         let first = long.pieces()[0].as_ptr();
         let mut text = vec![b'x'; 100_000];
         let mut copied = 0;
         for n in 0..10_000usize {
             let more = n.to_string();
             text.extend_from_slice(more.as_bytes());
-            long = long.appended(more.as_bytes());
+            long = long.try_appended(more.as_bytes()).unwrap();
             copied += long.pieces().last().map_or(0, Bytes::len);
         }
         assert_eq!(long.pieces().concat(), text);

@@ -107,7 +107,11 @@ impl Input {
         };
         if spare < enough {
             let growth = if self.missing_is_all { held.min(self.missing) } else { held };
-            self.buffer.try_reserve_exact(growth.max(enough))?;
+            let wanted = self.buffer.try_reserve_exact(growth.max(enough));
+            // Less will do where there is not as much: what is there already, or a little.
+            if wanted.is_err() && spare == 0 {
+                self.buffer.try_reserve_exact(FIRST_READ)?;
+            }
         }
         Ok(&mut self.buffer)
     }
