@@ -85,6 +85,9 @@ pub fn soak(
         if plan.faults.contains(&"half-open") {
             ledger.judge(Check::HalfOpen, ending::idle(&scene));
         }
+        if heap_serves {
+            ledger.judge(Check::Identity, watch::identity_at_rest(&scene));
+        }
         // Free pages go back a while after they became free.
         thread::sleep(RETURNED);
         outcome.resident_at_end = target.resident().map(|resident| resident.current);

@@ -66,13 +66,20 @@ fn a_residual_above_what_is_in_flight_is_a_violation() {
     let mut watched = Watched::default();
     let mut stats = with("/heap/bytes/mapped", 100 + 2 * IN_FLIGHT);
     *stats.pointer_mut("/heap/bytes/residual").unwrap() = json!(2 * IN_FLIGHT);
-    identity(&ledger, &sound(), &mut watched);
+    identity(&ledger, &sound(), &mut watched, || panic!("there is nothing to look at again"));
     let broken = |ledger: &Ledger| {
         let entries = ledger.entries();
         entries.iter().find(|(check, _)| *check == Check::Identity).unwrap().1.broken
     };
     assert_eq!(broken(&ledger), 0);
-    identity(&ledger, &stats, &mut watched);
+    let mut looks = 0;
+    // In flight, and gone at the second look; then one that stays.
+    identity(&ledger, &stats, &mut watched, || {
+        looks += 1;
+        Ok(if looks == 2 { sound() } else { stats.clone() })
+    });
+    assert_eq!((broken(&ledger), looks), (0, 2));
+    identity(&ledger, &stats, &mut watched, || Ok(stats.clone()));
     assert_eq!(broken(&ledger), 1);
     assert_eq!(watched.largest_residual, 2 * IN_FLIGHT as u64);
 }
