@@ -84,7 +84,9 @@ impl Server {
         let Ok(Some(args)) = wire.next_request() else { return };
         let session = &mut self.sessions[client];
         let was_heard = session.reply_mode == ReplyMode::On;
-        execute(&self.shared, session, args);
+        self.shared.keyspace.with_participant(|participant| {
+            execute(&self.shared, session, &mut participant.pin(), args);
+        });
         session.end_batch(&self.shared, 0, 0);
         let got = replies(session);
         let is_heard = was_heard && session.reply_mode == ReplyMode::On;
@@ -108,13 +110,15 @@ impl Server {
         let (stats, left) = (&self.shared.stats, self.shared.keyspace.figures());
         assert_eq!((left.keys, left.volatile, left.dataset_bytes, left.waited_for), (0, 0, 0, 0));
         assert_eq!((stats.blocked.get(), stats.subscribers.get()), (0, 0));
-        assert_eq!(self.shared.clients.all().len(), 0);
+        assert!(self.shared.clients.is_empty());
     }
 }
 
 fn connect(shared: &Arc<Shared>) -> Session {
     let address = SocketAddr::from(([127, 0, 0, 1], 4000));
-    let client = shared.clients.admit(address, address, u64::MAX).expect("no limit");
+    let client = shared.keyspace.with_participant(|participant| {
+        shared.clients.admit(address, address, u64::MAX, &participant.pin()).expect("no limit")
+    });
     let mut session = Session::new(client, shared);
     session.now = wall_clock();
     session
@@ -124,7 +128,8 @@ fn leave(shared: &Shared, session: &mut Session) {
     session.client.mailbox.close();
     session.unsubscribe_all(shared);
     session.blocked = None;
-    shared.clients.remove(session.client.id);
+    let (clients, key) = (&shared.clients, session.client.key);
+    shared.keyspace.with_participant(|participant| clients.remove(key, &participant.pin()));
 }
 
 /// Takes what was written out of the session and counts the replies and messages in it.
