@@ -135,12 +135,12 @@ for model in "${models[@]}"; do
             fail "control $control ($model) does not say how it fails"
         elif ! grep -rqF "weakened(\"$control\")" epoch/src slab/src; then
             fail "control $control ($model) weakens nothing"
-        elif run "$model" "$out"; then
+        elif status=0 && run "$model" "$out" || { status=$? && false; }; then
             fail "control $control ($model) passed: the model does not see the weakened protocol"
         # A model that fails under a guard may fail once more as it unwinds, and so abort: what counts is
         # what failed first. One that was stopped for want of time has said nothing.
         elif ! grep -q 'panicked at' "$out"; then
-            fail "control $control ($model) ended without a verdict: $out"
+            fail "control $control ($model) ended without a verdict, status $status: $out"
         elif ! first_failure "$out" | grep -qF "$message"; then
             fail "control $control ($model) failed for another reason: $(first_failure "$out") ($out)"
         else
