@@ -12,10 +12,12 @@
 use std::ptr;
 
 use crate::counter::{Counter, SharedCounter, came_and_went};
-use crate::layout::{Block, LinkKey, Owner, OwnerKind, Slab, SlabList, SlabPtr, open_block};
+use crate::layout::{
+    Block, LinkKey, List, Owner, OwnerKind, SMALLEST, Slab, SlabList, SlabPtr, open_block, slab_of,
+};
 use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os::debug_check;
-use crate::shard::{Chain, owner_word};
+use crate::shard::{Chain, LEND_BYTES, owner_word};
 use crate::stats::{LockSite, LockSnapshot};
 use crate::sync::{Cell, const_off_loom, each, weakened};
 
@@ -49,6 +51,9 @@ pub(crate) struct BucketSlabs {
 /// Which of its blocks a shard borrows, 0 for the very first: those of one grade lie together,
 /// whichever shard has them, because the fewer a shard has had, the longer they tend to live.
 pub(crate) type Grade = usize;
+
+/// Most blocks lent at a time.
+const MOST_LENT: usize = LEND_BYTES / SMALLEST;
 
 /// Grades of lent blocks. Threads without a shard take theirs from the first.
 pub(crate) const GRADES: Grade = 3;
@@ -123,13 +128,13 @@ impl Bucket {
             let block = match slab.pop(key) {
                 Some(block) => block,
                 None => {
-                    slab.link_more(key, purged_bytes);
+                    slab.link_free(key, purged_bytes);
                     slab.pop(key).unwrap_or(ptr::null_mut())
                 }
             };
             debug_check!(!block.is_null(), "a bucket listed a slab without free blocks");
             open_block(block);
-            self.allocs.count(1);
+            self.allocs.count_after(1);
             BucketAlloc { block, filled: self.close_if_full(&slabs, 0, slab) }
         }
     }
@@ -143,42 +148,53 @@ impl Bucket {
         key: LinkKey,
         purged_bytes: &SharedCounter,
         threshold: &ContentionThreshold,
-    ) -> Option<Chain> {
+    ) -> Option<List> {
         let slabs = self.slabs.lock(threshold);
         // SAFETY: the lock makes the bucket's slabs ours (rule B1).
         unsafe {
             let slab = self.open_slab(&slabs, grade)?;
             owner_word(slab).set(Owner::COMMON);
-            if slab.free.get().is_null() {
-                slab.link_more(key, purged_bytes);
+            if slab.free().is_empty() {
+                slab.link_free(key, purged_bytes);
             }
-            let head = slab.pop(key)?;
-            let mut chain = Chain { slab, head, tail: head, count: 1, block_bytes: 0 };
-            while chain.count < most
+            let mut blocks = [ptr::null_mut(); MOST_LENT];
+            let mut count = 0;
+            while count < MOST_LENT.min(most as usize)
                 && let Some(block) = slab.pop(key)
             {
-                key.set_next(chain.tail, block);
-                (chain.tail, chain.count) = (block, chain.count + 1);
+                blocks[count] = block;
+                count += 1;
             }
-            key.set_next(chain.tail, ptr::null_mut());
-            self.lent.add(u64::from(chain.count));
+            // From the last to the first, so that they are used in the order of their addresses.
+            let mut list = List::EMPTY;
+            for &block in blocks[..count].iter().rev() {
+                key.set_rest(block, list);
+                list = list.behind(block);
+            }
+            self.lent.add(count as u64);
             self.close_if_full(&slabs, grade, slab);
-            Some(chain)
+            Some(list)
         }
     }
 
     /// Takes lent blocks back that nobody used.
     ///
     /// # Safety
-    /// The caller owns the chain, lent by this bucket.
+    /// The caller owns the blocks, lent by this bucket, and gives them up if they are taken.
     pub(crate) unsafe fn unlend(
         &self,
-        chain: &Chain,
+        list: List,
         key: LinkKey,
         threshold: &ContentionThreshold,
     ) -> BucketFree {
-        // SAFETY: by contract.
-        unsafe { self.put_back(chain, key, false, threshold) }
+        // SAFETY: by contract; lent blocks are out of their slab, which is therefore in use.
+        unsafe {
+            let slab = slab_of(list.first());
+            self.put_back(slab, threshold, || {
+                slab.push_list(key, list);
+                self.lent.sub(u64::from(list.len()));
+            })
+        }
     }
 
     /// Takes back a chain of blocks of a slab whose owner word said *bucket*.
@@ -192,35 +208,34 @@ impl Bucket {
         key: LinkKey,
         threshold: &ContentionThreshold,
     ) -> BucketFree {
-        // SAFETY: by contract.
-        unsafe { self.put_back(chain, key, true, threshold) }
+        // SAFETY: by contract; the blocks keep their slab in use.
+        unsafe {
+            let slab = &*chain.slab;
+            self.put_back(slab, threshold, || {
+                let _ = slab.push_chain(key, chain.head, chain.count);
+                self.frees.count(u64::from(chain.count));
+            })
+        }
     }
 
     /// # Safety
-    /// As [`free`](Self::free).
+    /// The caller has blocks of the slab, which `push` puts back.
     unsafe fn put_back(
         &self,
-        chain: &Chain,
-        key: LinkKey,
-        counted: bool,
+        slab: &'static Slab,
         threshold: &ContentionThreshold,
+        push: impl FnOnce(),
     ) -> BucketFree {
         let slabs = self.slabs.lock(threshold);
-        // SAFETY: the blocks keep their slab in use; once the word says bucket under the lock the
-        // slab is ours (rule B1).
+        // SAFETY: by contract the slab is in use; once the word says bucket under the lock it is ours
+        // (rule B1).
         unsafe {
-            let slab = &*chain.slab;
             let word = owner_word(slab);
             let ours = word.get().kind() == OwnerKind::Bucket;
             if !ours && !weakened("bucket_not_asked") {
                 return BucketFree::Moved;
             }
-            let empty = slab.push_chain(key, chain.head, chain.tail, chain.count);
-            if counted {
-                self.frees.count(u64::from(chain.count));
-            } else {
-                self.lent.sub(u64::from(chain.count));
-            }
+            push();
             if slabs.open.iter().any(|open| ptr::eq(open.get(), slab)) {
                 return BucketFree::Done;
             }
@@ -231,7 +246,7 @@ impl Bucket {
             }
             // The last slab stays, so that one block that comes and goes does not move a slab each
             // time.
-            if empty && self.listed.get() + self.opened.get() > 1 {
+            if slab.out() == 0 && self.listed.get() + self.opened.get() > 1 {
                 slabs.partial.remove(slab);
                 self.listed.sub(1);
                 return BucketFree::Emptied(slab);

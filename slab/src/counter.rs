@@ -54,6 +54,14 @@ impl Counter {
         self.0.store(self.get().wrapping_add(n), Ordering::Release);
     }
 
+    /// [`add_after`](Self::add_after) for what only telemetry asks about.
+    #[inline(always)]
+    pub(crate) fn count_after(&self, n: u64) {
+        if !cfg!(flagstone_no_counters) {
+            self.add_after(n);
+        }
+    }
+
     /// As [`OrderedCounter::get_before`]. Where the writer is the fast path, which makes no release
     /// store, it only keeps the reads in their order: see [`came_and_went`].
     pub(crate) fn get_before(&self) -> u64 {

@@ -52,6 +52,7 @@ mod os;
 pub mod port;
 #[cfg(feature = "std")]
 mod shard;
+mod shown;
 #[cfg(feature = "std")]
 pub mod stats;
 mod sync;

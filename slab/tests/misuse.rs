@@ -112,6 +112,10 @@ fn a_block_freed_by_two_threads_neither_of_which_owns_it() {
         let again = receiver.recv().unwrap();
         keep.join().unwrap();
         thread::spawn(move || free(again as *mut u8, 640)).join().unwrap();
+        // Nobody has touched the block since. Its owner does, when it needs the slab's blocks.
+        for _ in 0..1_000 {
+            alloc(640);
+        }
     });
     names(&said, "double free of");
 }

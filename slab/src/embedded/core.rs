@@ -10,9 +10,8 @@
 //! zero) stands for a slice that is no slab. So an address leads to its slab by a division, and any
 //! other address of the region is a range's, whose length the caller's layout gives.
 //!
-//! A slab is *listed* in its class while it has free blocks. The count `needed` is what is out
-//! ([`Slab::set_up`] leaves it so): the free that brings it to zero has emptied the slab. An empty
-//! slab goes back to the region, but the only listed one of a class stays until memory is short.
+//! A slab is *listed* in its class while it has free blocks. A free that leaves none out has
+//! emptied the slab. An empty slab goes back to the region, but the only listed one of a class stays until memory is short.
 
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -286,7 +285,8 @@ impl Core {
         let was_full = slab.is_full();
         poison::close(block, block_bytes(class));
         // SAFETY: the core owns the slab; the block is one of it and given up.
-        let emptied = unsafe { slab.push_chain(self.key, block, block, 1) };
+        unsafe { slab.push(self.key, block) };
+        let emptied = slab.out() == 0;
         self.classes[class].live -= 1;
         self.sums.live -= block_bytes(class);
         let listed = &self.classes[class].listed;
@@ -309,7 +309,7 @@ impl Core {
         let start = self.start_of(slab);
         let bytes = slab.block_bytes.get();
         let offset = block.addr() - start.addr();
-        let linked = (slab.linked.get() * bytes) as usize;
+        let linked = (slab.linked() * bytes) as usize;
         if !slab.starts_block(offset) || offset >= linked {
             os::fatal(format_args!(
                 "free of {block:p}, which is no block: inside one of {bytes} bytes"
@@ -321,13 +321,13 @@ impl Core {
             return;
         }
         // It reads like a free block, which a block in use does by chance. The list tells.
-        let mut free = slab.free.get();
-        while !free.is_null() {
-            if free == block {
+        let mut free = slab.free();
+        while !free.is_empty() {
+            if free.first() == block {
                 os::fatal(format_args!("double free of {block:p}, a block of {bytes} bytes"));
             }
             // SAFETY: a block on the free list is free and linked.
-            free = unsafe { self.key.next(free) };
+            free = unsafe { self.key.rest(free.first()) };
         }
     }
 
@@ -392,15 +392,16 @@ impl Core {
             }
             let class = usize::from(slab.class.get());
             let mut free = 0;
-            let mut block = slab.free.get();
-            while !block.is_null() {
+            let mut list = slab.free();
+            while !list.is_empty() {
+                let block = list.first();
                 assert!(slab.is_block_from(self.start_of(slab), block), "a list leaves its slab");
                 free += 1;
-                assert!(free <= slab.linked.get(), "a list has a cycle");
                 // SAFETY: a block on the free list is free and linked.
-                block = unsafe { self.key.next(block) };
+                list = unsafe { self.key.rest(block) };
+                assert_eq!(list.len() + free, slab.free().len(), "a list has another length");
             }
-            assert_eq!(slab.out() + free, slab.linked.get());
+            assert_eq!(slab.out() + free, slab.linked());
             slabs[class] += 1;
             out[class] += slab.out() as usize;
             empty += usize::from(slab.out() == 0);

@@ -70,13 +70,26 @@ impl HighWater {
     }
 
     /// Starts a new window with what is in use, which `in_use` counts.
+    #[cfg(flagstone_loom)]
     pub fn start_window(&self, in_use: impl FnOnce() -> u64) {
         if weakened("marks_reset_by_store") {
             return self.window.store(in_use(), Ordering::Relaxed);
         }
+        self.open_window();
+        self.witness_in_window(in_use());
+    }
+
+    /// Takes the window's mark down. To be raised by [`witness_in_window`](Self::witness_in_window) to what is
+    /// in use, counted from now on.
+    pub fn open_window(&self) {
         // Relaxed: ordered by the exchange in `tell`. Itself an exchange, as all that happens to the mark.
         self.window.swap(0, Ordering::Relaxed);
         self.tell(0);
-        self.window.fetch_max(in_use(), Ordering::Relaxed);
+    }
+
+    /// Raises the window's mark to what was counted since it was taken down. Relaxed, as in
+    /// [`witness`](Self::witness).
+    pub fn witness_in_window(&self, in_use: u64) {
+        self.window.fetch_max(in_use, Ordering::Relaxed);
     }
 }

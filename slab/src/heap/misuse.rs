@@ -30,15 +30,14 @@ impl Heap {
         }
         let key = self.key();
         // SAFETY: by contract.
-        let next = unsafe {
-            if !key.looks_free(block) {
-                return;
-            }
-            key.next(block)
-        };
-        if next.is_null() || slab.is_block(next) {
-            fatal(format_args!("double free of {block:p}: {}", Whose(slab, self.name)));
+        if unsafe { key.looks_free(block) && slab.is_linked(key, block) } {
+            self.fatal_twice(slab, block);
         }
+    }
+
+    #[cold]
+    fn fatal_twice(&self, slab: &Slab, block: Block) -> ! {
+        fatal(format_args!("double free of {block:p}: {}", Whose(slab, self.name)))
     }
 
     /// Ends the process over a block of heap `id` that was freed to this one, and says whose it is
@@ -62,6 +61,16 @@ impl Heap {
             fatal(format_args!("free of {block:p} to heap {to}: in no slab of heap {owner}"))
         }
         fatal(format_args!("free of {block:p} to heap {to}: {}", Whose(slab, owner)))
+    }
+}
+
+/// Ends the process over a block that was freed again and found out when its slab's blocks were linked: on
+/// its way to its owner a block is not touched. From wherever that is, with or without locks.
+#[cold]
+pub(crate) fn freed_twice(slab: &Slab, block: Block) -> ! {
+    match Visit::to_any(slab.segment().table.heap().0) {
+        Some(visit) => visit.heap().fatal_twice(slab, block),
+        None => Heap::global().fatal_twice(slab, block),
     }
 }
 

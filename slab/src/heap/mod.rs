@@ -29,6 +29,7 @@ pub(crate) mod leases;
 pub(crate) mod local;
 pub(crate) mod members;
 mod misuse;
+pub(crate) use misuse::freed_twice;
 pub mod mode;
 #[cfg(flagstone_loom)]
 pub mod modelled;
@@ -103,6 +104,9 @@ pub struct Heap {
     huge_pages: SharedCounter,
     decay_clock: decay::DecayClock,
     high_water: [HighWater; MAX_CLASSES],
+    /// Per class, the largest totals that a snapshot showed: later ones show no less.
+    pub(crate) shown_allocs: [SharedCounter; MAX_CLASSES],
+    pub(crate) shown_frees: [SharedCounter; MAX_CLASSES],
     /// Bytes in slabs in use whose pages were given back.
     pub(crate) purged_in_slabs: SharedCounter,
     /// Posts by threads without a shard: blocks and batches, each a batch.
@@ -152,6 +156,8 @@ impl Heap {
                 huge_pages: SharedCounter::new(),
                 decay_clock: decay::DecayClock::new(),
                 high_water: each![HighWater::new(); MAX_CLASSES],
+                shown_allocs: [const { SharedCounter::new() }; MAX_CLASSES],
+                shown_frees: [const { SharedCounter::new() }; MAX_CLASSES],
                 purged_in_slabs: SharedCounter::new(),
                 unsharded_posts: SharedCounter::new(),
                 direct_blocks: SharedCounter::new(),
@@ -215,17 +221,20 @@ impl Heap {
 
     /// Starts a new high-water window: every class's window mark becomes its blocks in use now.
     pub fn reset_window_high_water(&self) {
-        for class in 0..self.table.len() {
-            self.high_water[class].start_window(|| self.class_in_use(class));
+        // All of them first: what is in use is counted for all together.
+        self.high_water.iter().for_each(HighWater::open_window);
+        let in_use = self.blocks_in_use();
+        for (marks, in_use) in self.high_water.iter().zip(in_use) {
+            marks.witness_in_window(in_use);
         }
     }
 
-    /// Bytes of blocks in use, at block size: over all classes and the fallback. Reads counters
-    /// only: no lock, no allocation; costs a few loads per shard and class in use.
+    /// Bytes of blocks in use, at block size: over all classes and the fallback. No lock, no
+    /// allocation; costs a cache line per slab and a few loads per shard and class in use.
     pub fn live_bytes(&self) -> u64 {
-        let blocks = (0..self.table.len())
-            .filter(|&class| self.pool.class_slabs(class) > 0)
-            .map(|class| self.class_in_use(class) * u64::from(self.table.info(class).block_bytes));
+        let in_use = self.blocks_in_use();
+        let bytes = |class| u64::from(self.table.info(class).block_bytes);
+        let blocks = (0..self.table.len()).map(|class| in_use[class] * bytes(class));
         blocks.sum::<u64>() + self.fallback.snapshot().live_bytes
     }
 
@@ -305,13 +314,14 @@ impl Heap {
         }
     }
 
-    /// Blocks of a class in use, over all shards and the bucket.
-    pub(crate) fn class_in_use(&self, class: usize) -> u64 {
+    /// Blocks of a class in use, over all shards and the bucket, or somewhat more: frees that no
+    /// owner has counted yet, at most an eighth of each slab's blocks, are missing.
+    fn class_in_use_at_most(&self, class: usize) -> u64 {
         let (mut allocs, mut frees) = self.buckets[class].counts();
         for shard in self.shards.iter() {
-            let (a, f) = shard.class_counts(class);
-            allocs += a;
-            frees += f;
+            // In this order, so that no free is counted without its allocation.
+            frees += shard.class_frees(class);
+            allocs += shard.class_allocs(class);
         }
         allocs.saturating_sub(frees)
     }
@@ -325,8 +335,12 @@ impl Heap {
     /// allocate and free at the same pace would otherwise pass the sum's cache line to and fro, which
     /// took a fifth of larson's time. Since it last told, a shard can have allocated one slab's blocks
     /// at most, and less than half a slab that it did not tell; so the sum is too low by no more than
-    /// the bound above. It may be too high by what was freed, and then the shards are asked.
+    /// the bound above. It may be too high by what was freed and not told, and then the shards are asked;
+    /// and by what no owner has counted, at most an eighth of each slab's blocks.
     pub(crate) fn note_in_use(&self, class: usize, shard: Option<&Shard>) {
+        if cfg!(flagstone_no_counters) {
+            return;
+        }
         if let Some(shard) = shard {
             let quarter = i64::from(self.table.info(class).capacity / 4).max(1);
             if (shard.untold(class) as i64).abs() < quarter {
@@ -336,7 +350,7 @@ impl Heap {
         let change = shard.map_or(0, |shard| shard.tell(class));
         let (allocs, frees) = self.buckets[class].counts();
         let bucket = allocs.wrapping_sub(frees);
-        let in_use = || self.class_in_use(class);
+        let in_use = || self.class_in_use_at_most(class);
         self.high_water[class].note(change, bucket, self.class_room(class), in_use);
     }
 

@@ -141,12 +141,12 @@ impl Heap {
         let Some((most, grade)) = wanted else { return ptr::null_mut() };
         let bucket = &self.buckets[class];
         loop {
-            if let Some(chain) =
+            if let Some(list) =
                 bucket.lend(most, grade, self.key(), &self.purged_in_slabs, &self.threshold)
             {
-                // SAFETY: by contract; the chain is ours.
+                // SAFETY: by contract; the blocks are ours.
                 unsafe {
-                    shard.keep_lent(class, &chain);
+                    shard.keep_lent(class, list);
                     return shard.take_lent(class);
                 }
             }

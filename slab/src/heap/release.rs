@@ -6,7 +6,7 @@
 //! (rule F1). A block on its way counts as in use, so its slab cannot become empty, move to the pool
 //! or lose its segment meanwhile (rule S3).
 
-use super::Heap;
+use super::{Heap, freed_twice};
 use crate::bucket::BucketFree;
 use crate::layout::{Block, ChainWord, Kind, OwnerKind, SegmentMap, Slab, SlabPtr, slab_of};
 use crate::os::{self, fatal};
@@ -62,7 +62,7 @@ impl Heap {
                 return self.fallback.free(block, &self.means());
             };
             let Some(shard) = self.acquire() else {
-                let chain = Chain::single(slab, block, self.key());
+                let chain = Chain::single(slab, block);
                 self.unsharded_posts.add(1);
                 if let Some(owner) = self.route(None, chain) {
                     self.visit_sleeper(owner);
@@ -70,10 +70,10 @@ impl Heap {
                 return;
             };
             if owner_word(slab).get() == shard.owner() {
-                return self.take_back(shard, &Chain::single(slab, block, shard.key()));
+                return self.take_back(shard, &Chain::single(slab, block));
             }
             if owner_word(slab).get().is_common() {
-                return self.post_chain(shard, Chain::single(slab, block, shard.key()));
+                return self.post_chain(shard, Chain::single(slab, block));
             }
             self.free_to(shard, slab, slab.class.get() as usize, block);
         }
@@ -253,6 +253,10 @@ impl Heap {
         while !head.is_null() {
             // SAFETY: what the swap took is ours alone; every posted chain carries its word.
             unsafe {
+                // A head has a chain's word and no link, unless it came before and was linked.
+                if shard.key().looks_free(head) && slab_of(head).is_linked(shard.key(), head) {
+                    freed_twice(slab_of(head), head);
+                }
                 let word = ChainWord::read(head);
                 let next = word.next_chain();
                 let chain = Chain::posted(head, word);
@@ -294,14 +298,15 @@ impl Heap {
         for class in 0..self.table.len() {
             // SAFETY: by contract; what comes out of the shard is ours.
             unsafe {
-                let Some(chain) = shard.take_all_lent(class) else { continue };
-                match self.buckets[class].unlend(&chain, self.key(), &self.threshold) {
+                let Some(list) = shard.take_all_lent(class) else { continue };
+                shard.untake_lent(class, list.len());
+                match self.buckets[class].unlend(list, self.key(), &self.threshold) {
                     BucketFree::Done => {}
                     BucketFree::Emptied(slab) => self.give_slab(slab),
                     // A shard took the slab over: to it, these are blocks that somebody frees.
                     BucketFree::Moved => {
-                        shard.count_lent_as_used(class, chain.count);
-                        self.post_chain(shard, chain);
+                        shard.use_lent(class, list.len());
+                        self.post_list(shard, list);
                     }
                 }
             }

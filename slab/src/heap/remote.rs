@@ -5,7 +5,7 @@
 //! slab that another thread owns and writes.
 
 use super::Heap;
-use crate::layout::{Block, OwnerKind, SLICE_BYTES, Segment, SegmentMap, Slab};
+use crate::layout::{Block, List, OwnerKind, SLICE_BYTES, Segment, SegmentMap, Slab, slab_of};
 use crate::shard::lease::LeaseWord;
 use crate::shard::{Chain, OUTBOX_BYTES, Pending, Shard, owner_word};
 
@@ -34,9 +34,10 @@ impl Heap {
                 let owner = segment.owners.of_first(first).get();
                 if segment.table.heap() == self.id && owner.is_shard() && owner != shard.owner() {
                     let class = segment.table.class(first);
-                    let sound = self.table.info(class).starts_block(offset - first * SLICE_BYTES)
-                        && !shard.key().looks_free(block);
-                    if sound {
+                    // Whether it is free already its owner finds out: that would be a look at memory
+                    // that nothing else here touches.
+                    let sound = self.table.info(class).starts_block(offset - first * SLICE_BYTES);
+                    if sound && !(cfg!(feature = "hardened") && shard.key().looks_free(block)) {
                         let slab = &raw const segment.slabs;
                         return self.free_to(shard, &*slab.cast::<Slab>().add(first), class, block);
                     }
@@ -58,11 +59,15 @@ impl Heap {
         // SAFETY: by contract.
         unsafe {
             if info.block_bytes > HOLD_MAX {
-                return self.post_chain(shard, Chain::single(slab, block, shard.key()));
+                return self.post_chain(shard, Chain::single(slab, block));
+            }
+            if cfg!(feature = "hardened") {
+                // So that a second free on any thread finds it free.
+                shard.key().set_rest(block, List::EMPTY);
             }
             let chained = info.slices == 1;
             let bytes = info.block_bytes;
-            if let Some(chain) = shard.outbox.gather(slab, block, bytes, chained, shard.key()) {
+            if let Some(chain) = shard.outbox.gather(slab, block, bytes, chained) {
                 self.hold(shard, chain);
             }
             if shard.outbox.bytes() >= OUTBOX_BYTES {
@@ -144,6 +149,22 @@ impl Heap {
                     Some(next) => head = next,
                     None => return,
                 }
+            }
+        }
+    }
+
+    /// Posts every block of a list as a chain by itself.
+    ///
+    /// # Safety
+    /// The caller has the shard and owns the blocks, which are all of one slab.
+    #[cold]
+    pub(super) unsafe fn post_list(&self, shard: &Shard, mut list: List) {
+        while !list.is_empty() {
+            let block = list.first();
+            // SAFETY: by contract; the blocks keep their slab in use.
+            unsafe {
+                list = shard.key().rest(block);
+                self.post_chain(shard, Chain::single(slab_of(block), block));
             }
         }
     }

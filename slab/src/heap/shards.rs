@@ -153,6 +153,13 @@ impl ShardList {
         self.bytes.get()
     }
 
+    /// The number of the shard that an owner word of this heap names.
+    pub(crate) fn index_of(&self, address: usize) -> usize {
+        let shard: *const Shard = ptr::with_exposed_provenance(address);
+        // SAFETY: owner words name shards of their heap, which are never freed before it.
+        unsafe { (*shard).index as usize }
+    }
+
     pub(crate) fn lock_snapshot(&self) -> LockSnapshot {
         self.growth.snapshot(LockSite::Shards)
     }

@@ -7,8 +7,11 @@
 
 use std::ptr::{self, NonNull};
 
+use super::Heap;
 use super::pool::Pool;
-use crate::layout::{ALL_FREE, Kind, SEGMENT_BYTES, Segment, SegmentMap};
+use crate::layout::{
+    ALL_FREE, Kind, MAX_CLASSES, Owner, SEGMENT_BYTES, SLICES, Segment, SegmentMap, Slab,
+};
 use crate::lock::ContentionThreshold;
 use crate::os::poison;
 use crate::port::Backing;
@@ -108,9 +111,11 @@ impl Pool {
         }
     }
 
-    /// Walks every segment and counts how much of each is in use, while segments come and go.
+    /// Walks every segment and counts how much of each is in use, while segments come and go. Shows
+    /// each slab in use with its class and owner, as they were at some moment.
     pub(crate) fn segment_use(
         &self,
+        mut each_slab: impl FnMut(usize, Owner, &Slab),
         backing: &dyn Backing,
         threshold: &ContentionThreshold,
     ) -> SegmentUse {
@@ -121,9 +126,38 @@ impl Pool {
             seen.segments_by_use[use_of(used, all)] += 1;
             seen.used_slices += u64::from(used);
             seen.populated_free_slices += u64::from(segment.dirty.get().count_ones());
+            for slice in 1..SLICES {
+                if segment.table.first[slice].get() as usize == slice {
+                    let class = segment.table.class(slice);
+                    each_slab(class, segment.owners[slice].get(), &segment.slabs[slice]);
+                }
+            }
         };
         self.walk(each, backing, threshold);
         seen
+    }
+}
+
+impl Heap {
+    /// Blocks in use per class.
+    ///
+    /// What is out of a slab is in use, but for what waits in a shard to be allocated. While threads go
+    /// on, both are of slightly different moments.
+    pub(crate) fn blocks_in_use(&self) -> [u64; MAX_CLASSES] {
+        let mut blocks = [0u64; MAX_CLASSES];
+        let each = |class: usize, _, slab: &Slab| blocks[class] += u64::from(slab.glance_out());
+        self.pool.segment_use(each, self.backing, &self.threshold);
+        self.subtract_spare(&mut blocks);
+        blocks
+    }
+
+    /// Makes of the blocks that are out, per class, those that are in use.
+    pub(crate) fn subtract_spare(&self, out: &mut [u64; MAX_CLASSES]) {
+        for shard in self.shards.iter() {
+            for (class, out) in out[..self.table.len()].iter_mut().enumerate() {
+                *out = out.saturating_sub(shard.class_spare(class));
+            }
+        }
     }
 }
 
@@ -187,7 +221,7 @@ mod tests {
         // Walks of other tests may overlap with ours.
         while heap.pool.all.waiting.load() {
             assert!(std::time::Instant::now() < deadline, "still mapped");
-            heap.pool.segment_use(heap.backing, &heap.threshold);
+            heap.live_bytes();
         }
     }
 

@@ -1,32 +1,30 @@
-//! What is written into a chain of free blocks on its way to another shard.
+//! A chain of freed blocks on its way to their owner: what is written into one of them.
 //!
-//! Owns word 1 of a chain's *first* block, a [`ChainWord`]: where the next chain in the inbox starts,
-//! how many blocks this chain has, and where its last block lies, so that the owner splices the whole
-//! chain without walking it (after snmalloc's BatchIt). Also the look at a block that may be free
-//! already, which takes a segment's bounds.
+//! Owns the words of a chain's *head*, the block that stands for it. Word 0 is a [`ChainWord`]: where the
+//! next chain in the inbox starts, and how many blocks this one has. The words behind it say which
+//! other blocks of the same slice belong to it, four to a word. The others stay as they were freed: a
+//! thread that frees for another reads and writes none of their lines, so these do not travel to its
+//! core and back. Only the owner links them, with stores that need not wait for each other
+//! (the pointer arrays of jemalloc's and tcmalloc's thread caches, sent by snmalloc's batches).
 
-use std::ptr;
-
-use super::link::{Block, LinkKey};
+use super::link::{Block, LENGTH_BITS, LinkKey, List};
 use super::map::ADDRESS_BITS;
+use super::segment::SLICE_BYTES;
 use crate::os::poison::{read_word, write_word};
 use crate::sync;
 
-/// Most blocks in one posted chain: what the count field of a [`ChainWord`] holds.
-pub(crate) const MAX_CHAIN: u32 = (1 << COUNT_BITS) - 1;
+/// Most blocks in one chain. A gathered one fills a cache line.
+pub(crate) const MAX_CHAIN: usize = 25;
 
-/// What the address and the tail leave: 7 bits, 6 where addresses have 48 bits.
-const COUNT_BITS: u32 = usize::BITS - (ADDRESS_BITS - GRAIN.ilog2()) - TAIL_BITS;
-const TAIL_BITS: u32 = 13;
-const NEXT_SHIFT: u32 = COUNT_BITS + TAIL_BITS;
 /// Blocks start at multiples of this many bytes.
-const GRAIN: usize = 8;
+pub(super) const GRAIN: usize = 8;
+const OFFSET_BITS: u32 = u16::BITS;
+const OFFSETS_PER_WORD: usize = (usize::BITS / OFFSET_BITS) as usize;
 
 const _: () = {
-    assert!(usize::BITS == 64, "packed chain words need 64-bit addresses");
-    assert!(COUNT_BITS >= 6, "short chains would cost an exchange for few blocks");
-    // Every block start of a one-slice slab is a tail offset.
-    assert!(super::SLICE_BYTES / GRAIN <= 1 << TAIL_BITS);
+    assert!(ADDRESS_BITS + LENGTH_BITS <= u64::BITS, "a list is an address and a count");
+    assert!(SLICE_BYTES / GRAIN <= 1 << OFFSET_BITS, "an offset in a slice needs more bits");
+    assert!(MAX_CHAIN > 1 && MAX_CHAIN < 1 << u8::BITS);
 };
 
 impl LinkKey {
@@ -44,104 +42,177 @@ impl LinkKey {
     }
 }
 
-/// Word 1 of the first block of a posted chain.
-///
-/// Layout, from the low end: 7 bits count, 13 bits offset of the last block in its slice in units of
-/// 8 bytes, 44 bits address of the next chain's first block in units of 8 bytes. Where addresses
-/// have 48 bits, the count has 6 and the address 45.
+/// Where in its slice a block starts, in units of 8 bytes.
+pub(crate) type Offset = u16;
+
+/// The offset of a block.
+#[inline(always)]
+pub(crate) fn offset_of(block: Block) -> Offset {
+    (block.addr() % SLICE_BYTES / GRAIN) as Offset
+}
+
+/// The block at an offset in a slice.
+#[inline(always)]
+pub(crate) fn block_at(slice: Block, offset: Offset) -> Block {
+    slice.wrapping_add(offset as usize * GRAIN % SLICE_BYTES)
+}
+
+/// Blocks of which a chain can consist if they are so large: what its head has room for.
+#[inline(always)]
+pub(crate) const fn chain_room(block_bytes: u32) -> usize {
+    let others = (block_bytes as usize / size_of::<usize>() - 1) * OFFSETS_PER_WORD;
+    if others + 1 < MAX_CHAIN { others + 1 } else { MAX_CHAIN }
+}
+
+/// Word 0 of a chain's head. A [`List`]'s layout: from the low end 16 bits count, 48 bits address of the
+/// next chain's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
-pub(crate) struct ChainWord(usize);
+pub(crate) struct ChainWord(List);
 
 impl ChainWord {
-    /// A chain of `count` blocks (1..=[`MAX_CHAIN`]) that ends with `tail`, before `next_chain`.
-    pub(crate) fn new(next_chain: Block, tail: Block, count: u32) -> Self {
-        debug_assert!((1..=MAX_CHAIN).contains(&count));
-        let next = next_chain.expose_provenance();
-        debug_assert!(next >> ADDRESS_BITS == 0 && next.is_multiple_of(GRAIN));
-        let tail = tail.addr() % super::SLICE_BYTES / GRAIN;
-        Self((next / GRAIN) << NEXT_SHIFT | tail << COUNT_BITS | count as usize)
+    /// A chain of `count` blocks, at least one, before the chain that starts with `next`, if any.
+    pub(crate) fn new(next: Block, count: u32) -> Self {
+        debug_assert!((1..=MAX_CHAIN as u32).contains(&count));
+        Self(List::starting(next, count))
     }
 
     /// The same chain before another one.
-    pub(crate) fn with_next(self, next_chain: Block) -> Self {
-        let next = next_chain.expose_provenance();
-        debug_assert!(next >> ADDRESS_BITS == 0 && next.is_multiple_of(GRAIN));
-        Self(self.0 & ((1 << NEXT_SHIFT) - 1) | (next / GRAIN) << NEXT_SHIFT)
+    pub(crate) fn with_next(self, next: Block) -> Self {
+        Self::new(next, self.count())
     }
 
-    /// The first block of the chain after this one, or null.
+    /// The head of the chain after this one, or null.
     pub(crate) fn next_chain(self) -> Block {
-        ptr::with_exposed_provenance_mut((self.0 >> NEXT_SHIFT) * GRAIN)
-    }
-
-    /// The last block of the chain that `head` starts. Chains of several blocks stay within one
-    /// slice; a single block is its own tail.
-    pub(crate) fn tail(self, head: Block) -> Block {
-        if self.count() == 1 {
-            return head;
-        }
-        let offset = (self.0 >> COUNT_BITS & ((1 << TAIL_BITS) - 1)) * GRAIN;
-        head.map_addr(|a| a & !(super::SLICE_BYTES - 1) | offset)
+        self.0.first()
     }
 
     /// Blocks in the chain.
     pub(crate) fn count(self) -> u32 {
-        (self.0 & MAX_CHAIN as usize) as u32
+        self.0.len()
     }
 
-    /// Reads the word from a chain's first block.
+    /// Reads the word from a chain's head.
     ///
     /// # Safety
     /// `head` starts a posted chain and the caller has taken it from an inbox.
     pub(crate) unsafe fn read(head: Block) -> Self {
-        sync::read(head.cast::<usize>().wrapping_add(1));
+        sync::read(head.cast());
         // SAFETY: blocks are at least two words large and 8-aligned.
-        Self(unsafe { read_word(head.cast::<usize>().add(1)) })
+        Self(List::of(unsafe { read_word(head.cast()) } as u64))
     }
 
-    /// Writes the word into a chain's first block.
+    /// Writes the word into a chain's head.
     ///
     /// # Safety
     /// The caller owns the free block `head`.
     pub(crate) unsafe fn write(self, head: Block) {
-        sync::written(head.cast::<usize>().wrapping_add(1));
+        sync::written(head.cast());
         // SAFETY: blocks are at least two words large and 8-aligned.
-        unsafe { write_word(head.cast::<usize>().add(1), self.0) };
+        unsafe { write_word(head.cast(), self.0.word() as usize) };
+    }
+}
+
+/// Writes into a chain's head which other blocks belong to it.
+///
+/// # Safety
+/// The caller owns the head, whose size has [`chain_room`] for so many others.
+pub(crate) unsafe fn write_others(head: Block, others: impl ExactSizeIterator<Item = Offset>) {
+    let mut word = 0;
+    let count = others.len();
+    for (i, offset) in others.enumerate() {
+        let place = i % OFFSETS_PER_WORD;
+        word |= (offset as usize) << (place as u32 * OFFSET_BITS);
+        if place + 1 == OFFSETS_PER_WORD || i + 1 == count {
+            let at = head.cast::<usize>().wrapping_add(1 + i / OFFSETS_PER_WORD);
+            sync::written(at);
+            // SAFETY: by contract the word lies in the block.
+            unsafe { write_word(at, word) };
+            word = 0;
+        }
+    }
+}
+
+/// Calls `each` for the other blocks of a chain of `count`.
+///
+/// # Safety
+/// The caller owns the chain.
+#[inline(always)]
+pub(crate) unsafe fn for_each_other(head: Block, count: u32, mut each: impl FnMut(Block)) {
+    let slice = head.map_addr(|a| a & !(SLICE_BYTES - 1));
+    let others = count as usize - 1;
+    let mut done = 0;
+    while done < others {
+        let at = head.cast::<usize>().wrapping_add(1 + done / OFFSETS_PER_WORD);
+        sync::read(at);
+        // SAFETY: by contract `write_others` wrote so many.
+        let mut word = unsafe { read_word(at) };
+        for _ in 0..OFFSETS_PER_WORD.min(others - done) {
+            each(block_at(slice, word as Offset));
+            word >>= OFFSET_BITS;
+        }
+        done += OFFSETS_PER_WORD;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::ptr;
+
     use proptest::prelude::*;
+
+    use super::*;
+
+    fn block(words: usize) -> Block {
+        ptr::without_provenance_mut(words * 8)
+    }
 
     proptest! {
         #[test]
         fn chain_words_round_trip(
-            slice in 1usize..(1 << 31),
-            head in 0usize..8192,
-            tail in 0usize..8192,
             next in 0usize..(1 << (ADDRESS_BITS - 3)),
             other in 0usize..(1 << (ADDRESS_BITS - 3)),
-            count in 2u32..=MAX_CHAIN,
+            count in 1u32..=MAX_CHAIN as u32,
         ) {
-            let at = |offset: usize| ptr::without_provenance_mut::<u8>(slice * 65536 + offset * 8);
-            let block = |word: usize| ptr::without_provenance_mut::<u8>(word * 8);
-            let word = ChainWord::new(block(next), at(tail), count);
-            prop_assert_eq!(word.next_chain().addr(), next * 8);
-            prop_assert_eq!(word.tail(at(head)).addr(), at(tail).addr());
-            prop_assert_eq!(word.count(), count);
+            let word = ChainWord::new(block(next), count);
+            prop_assert_eq!((word.next_chain().addr(), word.count()), (next * 8, count));
             let moved = word.with_next(block(other));
-            prop_assert_eq!(moved.next_chain().addr(), other * 8);
-            prop_assert_eq!(moved.tail(at(head)).addr(), at(tail).addr());
-            prop_assert_eq!(moved.count(), count);
+            prop_assert_eq!((moved.next_chain().addr(), moved.count()), (other * 8, count));
+        }
+
+        #[test]
+        fn a_head_names_every_other_block(
+            bytes in 2u32..40,
+            offsets in prop::collection::vec(0u16..(SLICE_BYTES / GRAIN) as u16, 0..MAX_CHAIN),
+        ) {
+            let mut head = [0usize; 40];
+            let at: Block = head.as_mut_ptr().cast();
+            let named = offsets.len().min(chain_room(bytes * 8) - 1);
+            let slice = at.addr() & !(SLICE_BYTES - 1);
+            let mut seen = Vec::new();
+            // SAFETY: the array is large enough for a block of so many words.
+            unsafe {
+                write_others(at, offsets[..named].iter().copied());
+                for_each_other(at, named as u32 + 1, |block| seen.push(block.addr() - slice));
+            }
+            let wanted: Vec<usize> = offsets[..named].iter().map(|&o| o as usize * GRAIN).collect();
+            prop_assert_eq!(seen, wanted);
+            prop_assert_eq!(head[0], 0);
+            prop_assert!(head[bytes as usize..].iter().all(|&word| word == 0));
         }
     }
 
     #[test]
-    fn a_single_block_is_its_own_tail_wherever_it_lies() {
-        let head = ptr::without_provenance_mut::<u8>(0x7f00_0008_2340);
-        assert_eq!(ChainWord::new(ptr::null_mut(), head, 1).tail(head), head);
+    fn offsets_are_those_of_blocks_in_their_slice() {
+        let slice = ptr::without_provenance_mut::<u8>(0x7f00_0008_0000);
+        for offset in [0, 1, 2, 4095, (SLICE_BYTES / GRAIN - 1) as Offset] {
+            assert_eq!(offset_of(block_at(slice, offset)), offset);
+        }
+    }
+
+    #[test]
+    fn the_smallest_blocks_have_room_for_a_few_and_a_cache_line_for_all() {
+        assert_eq!(chain_room(super::super::SMALLEST as u32), 5);
+        assert_eq!(chain_room(64), MAX_CHAIN);
     }
 }

@@ -22,6 +22,8 @@ impl ClassInfo {
 
     /// The shape of a class with so many blocks of `bytes`, a multiple of 8, in a slab of `slices`.
     pub(crate) const fn new(bytes: usize, capacity: usize, slices: usize) -> ClassInfo {
+        // A free list counts its blocks in 16 bits, of which one value stands for "never".
+        assert!(capacity < u16::MAX as usize);
         ClassInfo {
             block_bytes: bytes as u32,
             capacity: capacity as u32,

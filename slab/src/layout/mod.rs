@@ -26,6 +26,8 @@ mod link;
 #[cfg(feature = "std")]
 mod map;
 #[cfg(feature = "std")]
+mod order;
+#[cfg(feature = "std")]
 mod owner;
 #[cfg(feature = "std")]
 mod purge;
@@ -44,14 +46,14 @@ pub(crate) use slab::{Slab, SlabList};
 
 #[cfg(feature = "std")]
 pub(crate) use self::{
-    chain::{ChainWord, MAX_CHAIN},
+    chain::{ChainWord, MAX_CHAIN, Offset, block_at, chain_room, offset_of, write_others},
     classes::{LARGEST, MAX_CLASSES, SMALLEST, class_of_common, class_of_layout},
-    link::wipe_link,
+    link::{List, wipe_link},
     map::{ADDRESS_BITS, HeapId, Kind, SegmentMap},
     owner::{Owner, OwnerCell, OwnerKind},
     seat::{open_block, slab_of},
     segment::{
-        ALL_FREE, Links, SEGMENT_BYTES, SLICE_BYTES, Segment, longest_run, run_in, run_mask,
+        ALL_FREE, Links, SEGMENT_BYTES, SLICE_BYTES, SLICES, Segment, longest_run, run_in, run_mask,
     },
     slab::{EMPTY_SLAB, SlabPtr},
     table::DEFAULT_TABLE,

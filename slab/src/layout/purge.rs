@@ -13,31 +13,15 @@
 //! whole slabs resident.
 
 use std::ops::Range;
-use std::ptr;
 
-use super::link::{Block, LinkKey};
+use super::link::{Block, LinkKey, List};
+use super::order::FreeMap;
 use super::segment::SLICE_BYTES;
 use super::slab::Slab;
 use crate::counter::SharedCounter;
 use crate::os;
 
 const PARTS: usize = u64::BITS as usize;
-/// Blocks of the smallest class in a slab: one bit each.
-const MAP_WORDS: usize = SLICE_BYTES / super::classes::SMALLEST / 64;
-
-/// The free blocks of a slab, a bit each.
-struct FreeMap([u64; MAP_WORDS]);
-
-impl FreeMap {
-    fn insert(&mut self, i: usize) {
-        self.0[i / 64] |= 1 << (i % 64);
-    }
-
-    fn has(&self, i: usize) -> bool {
-        self.0[i / 64] & 1 << (i % 64) != 0
-    }
-}
-
 impl Slab {
     /// Bytes without pages, as far as `purged` tells.
     pub(crate) fn purged_bytes(&self) -> u64 {
@@ -56,11 +40,16 @@ impl Slab {
         purged_bytes: &SharedCounter,
         mut purge: impl FnMut(Block, usize) -> bool,
     ) -> u64 {
-        if self.free.get().is_null() {
+        // SAFETY: by contract.
+        unsafe { self.link_chains(key) };
+        if self.free().is_empty() {
             return 0;
         }
         // SAFETY: by contract.
-        let free = unsafe { self.free_map(key) };
+        let mut free = unsafe { self.free_map(key) };
+        for part in (0..PARTS).filter(|part| self.purged.get() & 1 << part != 0) {
+            self.starts_in(part).for_each(|i| free.insert(i));
+        }
         let wanted = self.parts_of_free_blocks(&free) & !self.purged.get();
         if wanted == 0 {
             return 0;
@@ -89,9 +78,14 @@ impl Slab {
         // The gauge first: a forked child that takes the slab over takes off it what the mask says.
         let bytes = u64::from(done.count_ones()) * part as u64;
         purged_bytes.add(bytes);
+        let reached = self.all_linked() - self.purged_blocks() as usize;
         self.purged.set(self.purged.get() | done);
+        let unlinked = reached - (self.all_linked() - self.purged_blocks() as usize);
         // SAFETY: by contract; the blocks of the map are free.
-        unsafe { self.link_in_order(key, (0..self.linked()).rev().filter(|&i| free.has(i))) };
+        let rest = unsafe {
+            self.link_in_order(key, (0..self.all_linked()).rev().filter(|&i| free.has(i)))
+        };
+        self.unlink(unlinked as u32, rest);
         bytes
     }
 
@@ -112,7 +106,8 @@ impl Slab {
         self.purged.set(self.purged.get() & !((u64::MAX >> (PARTS - cleared)) << part));
         purged_bytes.sub((cleared * self.part_bytes()) as u64);
         // SAFETY: by contract; blocks that start in a purged part are free and in no list.
-        unsafe { self.link_in_order(key, self.starts_in(part).rev()) };
+        let list = unsafe { self.link_in_order(key, self.starts_in(part).rev()) };
+        self.link(list);
         true
     }
 
@@ -129,8 +124,8 @@ impl Slab {
         (self.slices.get() as usize * SLICE_BYTES / PARTS).next_multiple_of(os::page_size())
     }
 
-    fn linked(&self) -> usize {
-        self.linked.get() as usize
+    fn all_linked(&self) -> usize {
+        self.linked() as usize
     }
 
     fn block_bytes(&self) -> usize {
@@ -142,34 +137,17 @@ impl Slab {
         let (part_bytes, bytes) = (self.part_bytes(), self.block_bytes());
         let first = (part * part_bytes).div_ceil(bytes);
         let end = ((part + 1) * part_bytes).div_ceil(bytes);
-        first.min(self.linked())..end.min(self.linked())
-    }
-
-    /// # Safety
-    /// The caller owns the slab.
-    unsafe fn free_map(&self, key: LinkKey) -> FreeMap {
-        let mut map = FreeMap([0; MAP_WORDS]);
-        let start = self.start().addr();
-        let mut block = self.free.get();
-        while !block.is_null() {
-            map.insert((block.addr() - start) / self.block_bytes());
-            // SAFETY: a block on the free list is free and linked.
-            block = unsafe { key.next(block) };
-        }
-        for part in (0..PARTS).filter(|part| self.purged.get() & 1 << part != 0) {
-            self.starts_in(part).for_each(|i| map.insert(i));
-        }
-        map
+        first.min(self.all_linked())..end.min(self.all_linked())
     }
 
     /// Parts that were touched and that no block in use reaches into.
     fn parts_of_free_blocks(&self, free: &FreeMap) -> u64 {
         let (part, bytes) = (self.part_bytes(), self.block_bytes());
         let mut parts = 0u64;
-        for touched in 0..(self.linked() * bytes).div_ceil(part) {
+        for touched in 0..(self.all_linked() * bytes).div_ceil(part) {
             parts |= 1 << touched;
         }
-        for i in (0..self.linked()).filter(|&i| !free.has(i)) {
+        for i in (0..self.all_linked()).filter(|&i| !free.has(i)) {
             for reached in i * bytes / part..=((i + 1) * bytes - 1) / part {
                 parts &= !(1 << reached);
             }
@@ -177,25 +155,28 @@ impl Slab {
         parts
     }
 
-    /// Makes the free list of blocks given from the highest down, without those that start in a
-    /// purged part.
+    /// Makes a list of blocks given from the highest down, without those that start in a purged part.
     ///
     /// # Safety
     /// The caller owns the slab; the blocks are free and in no other list.
-    unsafe fn link_in_order(&self, key: LinkKey, from_highest: impl Iterator<Item = usize>) {
+    unsafe fn link_in_order(
+        &self,
+        key: LinkKey,
+        from_highest: impl Iterator<Item = usize>,
+    ) -> List {
         let (part, bytes) = (self.part_bytes(), self.block_bytes());
         let start = self.start();
-        let mut first: Block = ptr::null_mut();
+        let mut list = List::EMPTY;
         for i in from_highest {
             if self.purged.get() & 1 << (i * bytes / part) != 0 {
                 continue;
             }
             let block = start.wrapping_add(i * bytes);
             // SAFETY: by contract.
-            unsafe { key.set_next(block, first) };
-            first = block;
+            unsafe { key.set_rest(block, list) };
+            list = list.behind(block);
         }
-        self.free.set(first);
+        list
     }
 }
 
@@ -235,7 +216,7 @@ mod tests {
             let (key, gauge) = (LinkKey(0x8000_1234_5678_9abc), SharedCounter::new());
             let mut blocks: Vec<Block> = Vec::new();
             let take = |slab: &Slab| {
-                if slab.free.get().is_null() && !slab.link_more(key, &gauge) {
+                if !slab.link_free(key, &gauge) {
                     return None;
                 }
                 slab.pop(key)
@@ -248,8 +229,7 @@ mod tests {
             assert!(slab.is_full());
             for (i, &block) in blocks.iter().enumerate() {
                 if i % stride != 0 {
-                    key.set_next(block, ptr::null_mut());
-                    let _ = slab.push_chain(key, block, block, 1);
+                    let _ = slab.push_chain(key, block, 1);
                 }
             }
             slab.debug_validate(key);
@@ -272,7 +252,7 @@ mod tests {
             }
             let mut seen = survivors.clone();
             let take = |slab: &Slab| {
-                if slab.free.get().is_null() && !slab.link_more(key, &gauge) {
+                if !slab.link_free(key, &gauge) {
                     return None;
                 }
                 slab.pop(key)

@@ -5,11 +5,12 @@
 
 use std::ptr;
 
-use super::link::{Block, LinkKey};
+use super::chain::{ChainWord, GRAIN};
+use super::link::{Block, LinkKey, List};
 use super::segment::{SLICE_BYTES, Segment, slice_of};
-use super::slab::Slab;
+use super::slab::{NEVER, NO_CHAIN, Slab};
 use crate::counter::SharedCounter;
-use crate::os::poison;
+use crate::os::{debug_check, poison};
 
 impl Slab {
     /// The segment whose head holds this metadata.
@@ -49,6 +50,19 @@ impl Slab {
         self.is_block_from(self.start(), block)
     }
 
+    /// Makes the free list one of blocks: of what came back, or else of blocks without pages. Returns
+    /// whether there are any.
+    ///
+    /// # Safety
+    /// The caller owns the slab.
+    pub(crate) unsafe fn link_free(&self, key: LinkKey, purged_bytes: &SharedCounter) -> bool {
+        // SAFETY: by contract.
+        unsafe {
+            self.link_chains(key);
+            !self.free().is_empty() || self.link_more(key, purged_bytes)
+        }
+    }
+
     /// Links blocks without pages, a part of the slab that was purged or else about a page of blocks
     /// that were never used, and returns whether there were any. Touching them late keeps the
     /// resident set to what is needed. `purged_bytes` is the heap's gauge.
@@ -60,46 +74,113 @@ impl Slab {
         unsafe { self.relink_purged(key, purged_bytes) || self.link_untouched(self.start(), key) }
     }
 
+    /// Takes a chain of blocks back, and touches no block of it but the head: the others are linked when
+    /// they are needed. Returns whether the owner has to look at the slab now.
+    ///
+    /// # Safety
+    /// The caller owns the slab and the chain, of `count` blocks of this slab.
+    #[must_use]
+    pub(crate) unsafe fn push_chain(&self, key: LinkKey, head: Block, count: u32) -> bool {
+        if count == 1 {
+            // The head is touched anyway, and linked it is known to be free at once.
+            // SAFETY: by contract.
+            unsafe { self.push(key, head) };
+            return self.wants_look(self.free());
+        }
+        let next = self.chain.replace(((head.addr() - self.start().addr()) / GRAIN) as u32);
+        // SAFETY: the caller owns the chain.
+        unsafe { ChainWord::new(self.chain_at(next), count).write(head) };
+        self.unlinked.set(self.unlinked.get() + count as u16);
+        let look = self.look.get();
+        if look == NEVER {
+            return false;
+        }
+        let left = u32::from(look).saturating_sub(self.free().len());
+        self.look.set(look.saturating_sub(count as u16));
+        count >= left
+    }
+
+    /// The head of a chain of this slab, or null.
+    pub(super) fn chain_at(&self, chain: u32) -> Block {
+        if chain == NO_CHAIN {
+            return ptr::null_mut();
+        }
+        self.start().wrapping_add(chain as usize * GRAIN)
+    }
+
+    /// Whether a block that looks free is: its link leads to another block of the slab, or nowhere.
+    ///
+    /// # Safety
+    /// The caller owns `block`, a block of this slab.
+    #[cold]
+    pub(crate) unsafe fn is_linked(&self, key: LinkKey, block: Block) -> bool {
+        // SAFETY: by contract.
+        let next = unsafe { key.next(block) };
+        next.is_null() || self.is_block(next)
+    }
+
+    /// Takes the whole free list of a slab without chains. The blocks are out from now on.
+    pub(crate) fn take_free(&self) -> List {
+        let list = self.free();
+        debug_check!(self.unlinked.get() == 0, "blocks in chains would be forgotten");
+        self.set_free(List::EMPTY);
+        self.counted.set(0);
+        list
+    }
+
+    /// Puts a list back where [`take_free`](Self::take_free) took it from; the list there is empty
+    /// still.
+    pub(crate) fn put_free(&self, list: List) {
+        debug_check!(self.free().is_empty(), "a free list would be lost");
+        self.set_free(list);
+    }
+
     /// Counts every block as out, as if none were free; returns the bytes of parts without pages,
     /// which are as good as used. For the slab of an orphaned shard, whose list may be cut anywhere.
     pub(crate) fn forget_free_blocks(&self) -> u64 {
         let purged = self.purged_bytes();
         self.purged.set(0);
-        self.free.set(ptr::null_mut());
+        self.set_free(List::EMPTY);
+        self.chain.set(NO_CHAIN);
+        self.unlinked.set(0);
         self.linked.set(self.capacity.get());
-        self.needed.set(self.capacity.get());
-        self.hold.set(0);
+        self.reach.set(self.capacity.get());
+        self.look.set(NEVER);
+        self.counted.set(0);
         self.listed.set(false);
         self.next.set(ptr::null());
         self.prev.set(ptr::null());
         purged
     }
 
-    /// Takes the whole free list of a slab that is current: the blocks are out from now on.
-    /// Returns the first and the number.
-    pub(crate) fn take_free(&self) -> (Block, u32) {
-        // By the equation at the top, without a walk.
-        let all = self.linked.get() - self.purged_blocks();
-        let taken = all - self.out();
-        self.needed.set(all + 1);
-        (self.free.replace(ptr::null_mut()), taken)
-    }
-
     /// Checks the equation at the top of this file. The caller owns the slab.
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn debug_validate(&self, key: LinkKey) {
-        let mut free = 0;
-        let mut block = self.free.get();
-        while !block.is_null() {
-            assert!(self.is_block(block), "free list leaves its slab");
-            free += 1;
-            assert!(free <= self.linked.get(), "free list has a cycle");
+        let mut free = self.free();
+        assert!(
+            self.back() <= u32::from(self.reach.get()),
+            "more blocks are free than were linked"
+        );
+        while !free.is_empty() {
+            assert!(self.is_block(free.first()), "free list leaves its slab");
             // SAFETY: the block is on the free list of a slab that the caller owns.
-            block = unsafe { key.next(block) };
+            let rest = unsafe { key.rest(free.first()) };
+            assert_eq!(rest.len() + 1, free.len(), "a free list has another length than it says");
+            free = rest;
         }
+        assert_eq!(free.len(), 0);
+        let (mut chain, mut unlinked) = (self.chain_at(self.chain.get()), 0);
+        while !chain.is_null() {
+            assert!(self.is_block(chain), "a chain leaves its slab");
+            // SAFETY: the chains of a slab are its owner's.
+            let word = unsafe { ChainWord::read(chain) };
+            unlinked += word.count();
+            chain = word.next_chain();
+        }
+        assert_eq!(unlinked, u32::from(self.unlinked.get()));
         let purged = self.purged_blocks();
-        assert_eq!(self.out() + free + purged, self.linked.get());
-        assert!(self.linked.get() <= self.capacity.get());
+        assert_eq!(u32::from(self.reach.get()) + purged, self.linked());
+        assert!(self.linked() <= self.capacity());
     }
 }
 

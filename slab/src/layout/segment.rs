@@ -12,6 +12,7 @@ use super::owner::OwnerCell;
 use super::slab::Slab;
 use crate::counter::{Figure, Mask};
 use crate::os;
+use crate::shown::Byte;
 use crate::sync::Cell;
 use crate::walk::{WalkLinks, Walked};
 
@@ -70,9 +71,9 @@ pub(crate) struct Links {
 #[repr(C, align(64))]
 pub(crate) struct SliceTable {
     /// The first slice of the slab that a slice belongs to; zero, the head's, where it belongs to none.
-    pub(crate) first: [Cell<u8>; SLICES],
+    pub(crate) first: [Byte; SLICES],
     /// Classes of slabs, by first slice; in the head's place the number of the heap.
-    class: [Cell<u8>; SLICES],
+    class: [Byte; SLICES],
 }
 
 impl SliceTable {

@@ -7,22 +7,29 @@
 //! bucket's lock holder, the pool while nobody owns it). `class`, `slices` and `block_bytes` do not
 //! change while a block of the slab is out, so whoever holds a block may read them (rule S2).
 //!
-//! Frees count down: `needed` more blocks must come back before the owner has to look at the slab.
-//! What the count leaves out is in `hold`, so `needed + hold` blocks are *out*, that is, not on the
-//! free list: in use, on their way back, or on the owner's ready list. What zero means depends on
-//! where the slab is:
+//! The free list is one word that says how many blocks it has ([`List`]), so frees are counted by the
+//! push itself. What other threads freed comes back in chains, whose blocks are *unlinked* until the
+//! slab's blocks are needed. `reach` blocks are out or came back; those that are *out*, that is,
+//! `reach - |free list| - unlinked`, are in use, on their way back, or on the owner's ready list.
 //!
-//! * current: `hold` is -1, so the count cannot reach zero: nobody need look at it;
-//! * sleeping (it ran out; no list has it): an eighth of its blocks is back and it is worth while to
-//!   list it, after snmalloc's sleeping slabs; until then each free is a push and no more;
-//! * listed as partly used: `hold` is 0, and it is empty.
+//! `look` is the length of the list at which the owner has to look at the slab:
 //!
-//! Equation that `debug_validate` checks: `out + |free list| + |purged blocks| = linked <= capacity`.
+//! * current: never; nobody need look at it;
+//! * sleeping (it ran out; no list has it): it is time to count what came back, and when an eighth of
+//!   its blocks did, to list it, after snmalloc's sleeping slabs;
+//! * listed as partly used: it is time to count, or it is empty.
+//!
+//! Statistics readers glance at `free`, `unlinked`, `reach` and `counted` of slabs that others own, and at
+//! nothing else.
+//!
+//! Equation that `debug_validate` checks: `out + |free list| + |purged blocks| = linked <= capacity`,
+//! with `out + |free list| + unlinked = reach`, here with the unlinked ones among the free.
 
 use core::ptr;
 
 use super::class::ClassInfo;
-use super::link::{Block, LinkKey, wipe_link};
+use super::link::{Block, LinkKey, List, wipe_link};
+use crate::shown::{Shown, ShownHalf};
 use crate::sync::Cell;
 
 /// A pointer to slab metadata; never null once a slab exists.
@@ -31,28 +38,35 @@ pub(crate) type SlabPtr = *const Slab;
 /// Metadata of one slab.
 #[repr(C, align(64))]
 pub(crate) struct Slab {
-    /// First free block, or null.
-    pub(crate) free: Cell<Block>,
-    /// Blocks that must come back before the owner has to look; see the top.
-    pub(crate) needed: Cell<u32>,
+    /// The free blocks, a [`List`].
+    pub(super) free: Shown,
+    /// Where in the slab the chain is that came back last, in units of 8 bytes; see
+    /// [`NO_CHAIN`].
+    pub(super) chain: Cell<u32>,
+    /// Blocks in the chains that came back and are not linked yet.
+    pub(super) unlinked: ShownHalf,
+    /// Blocks that are out, on the free list or in chains.
+    pub(super) reach: ShownHalf,
+    /// Length of the free list at which the owner has to look; see the top.
+    pub(super) look: Cell<u16>,
+    /// Blocks that had come back when frees were last counted. A shard's slabs only.
+    pub(super) counted: ShownHalf,
+    /// Blocks that were ever linked: the rest of the slab was never touched.
+    pub(super) linked: Cell<u16>,
+    /// Blocks that fit.
+    pub(super) capacity: Cell<u16>,
     /// Size class.
     pub(crate) class: Cell<u8>,
     /// Slices that the slab covers.
     pub(crate) slices: Cell<u8>,
     /// Whether the slab is in its shard's list of partly used ones.
     pub(crate) listed: Cell<bool>,
-    /// Blocks that were ever linked: the rest of the slab was never touched.
-    pub(crate) linked: Cell<u32>,
-    /// Blocks that fit.
-    pub(crate) capacity: Cell<u32>,
     /// Bytes of one block.
     pub(crate) block_bytes: Cell<u32>,
-    /// Blocks out that `needed` does not count, modulo 2^32.
-    pub(super) hold: Cell<u32>,
     /// Parts without pages, a bit each; see [`purge`](super::purge).
     pub(crate) purged: Cell<u64>,
     /// 2^64 / `block_bytes`, rounded up.
-    inverse: Cell<u64>,
+    pub(super) inverse: Cell<u64>,
     pub(super) next: Cell<SlabPtr>,
     pub(super) prev: Cell<SlabPtr>,
 }
@@ -70,16 +84,19 @@ pub(crate) static EMPTY_SLAB: Slab = Slab::vacant();
 impl Slab {
     const fn vacant() -> Self {
         Self {
-            free: Cell::new(ptr::null_mut()),
-            needed: Cell::new(0),
-            class: Cell::new(0),
-            slices: Cell::new(0),
-            purged: Cell::new(0),
+            free: Shown::new(0),
+            chain: Cell::new(NO_CHAIN),
+            unlinked: ShownHalf::new(0),
+            reach: ShownHalf::new(0),
+            look: Cell::new(NEVER),
+            counted: ShownHalf::new(0),
             linked: Cell::new(0),
             capacity: Cell::new(0),
-            block_bytes: Cell::new(0),
-            hold: Cell::new(0),
+            class: Cell::new(0),
+            slices: Cell::new(0),
             listed: Cell::new(false),
+            block_bytes: Cell::new(0),
+            purged: Cell::new(0),
             inverse: Cell::new(0),
             next: Cell::new(ptr::null()),
             prev: Cell::new(ptr::null()),
@@ -93,15 +110,18 @@ impl Slab {
 
     /// Makes a slab of fresh slices ready for blocks of a class. The caller is the new owner.
     pub(crate) fn set_up(&self, class: usize, info: &ClassInfo) {
-        self.free.set(ptr::null_mut());
-        self.needed.set(0);
-        self.hold.set(0);
+        self.set_free(List::EMPTY);
+        self.chain.set(NO_CHAIN);
+        self.unlinked.set(0);
+        self.reach.set(0);
+        self.look.set(NEVER);
+        self.counted.set(0);
         self.listed.set(false);
         self.class.set(class as u8);
         self.slices.set(info.slices as u8);
         self.purged.set(0);
         self.linked.set(0);
-        self.capacity.set(info.capacity);
+        self.capacity.set(info.capacity as u16);
         self.block_bytes.set(info.block_bytes);
         self.inverse.set(info.inverse);
         self.next.set(ptr::null());
@@ -121,14 +141,39 @@ impl Slab {
     pub(crate) fn is_block_from(&self, start: *mut u8, block: Block) -> bool {
         let offset = block.addr().wrapping_sub(start.addr());
         let bytes = self.block_bytes.get() as usize;
-        self.starts_block(offset) && offset < self.capacity.get() as usize * bytes
+        self.starts_block(offset) && offset < self.capacity() as usize * bytes
+    }
+
+    /// The free blocks. The owner only.
+    #[inline(always)]
+    pub(crate) fn free(&self) -> List {
+        List::of(self.free.get())
+    }
+
+    /// The owner only.
+    #[inline(always)]
+    pub(crate) fn set_free(&self, list: List) {
+        self.free.set(list.word());
     }
 
     /// Whether no block can be had: every one is out.
     pub(crate) fn is_full(&self) -> bool {
-        self.free.get().is_null()
-            && self.linked.get() == self.capacity.get()
-            && self.purged.get() == 0
+        self.free().is_empty() && self.linked.get() == self.capacity.get() && self.purged.get() == 0
+    }
+
+    /// Blocks that fit.
+    pub(crate) fn capacity(&self) -> u32 {
+        u32::from(self.capacity.get())
+    }
+
+    /// Blocks that were ever linked.
+    pub(crate) fn linked(&self) -> u32 {
+        u32::from(self.linked.get())
+    }
+
+    /// Blocks that are not out, linked or in chains. The owner only.
+    pub(crate) fn back(&self) -> u32 {
+        self.free().len() + u32::from(self.unlinked.get())
     }
 
     /// Links about a page of blocks that were never used, and returns whether there were any. Touching
@@ -137,7 +182,7 @@ impl Slab {
     /// # Safety
     /// The caller owns the slab, which starts at `start` and whose free list is empty.
     pub(crate) unsafe fn link_untouched(&self, start: *mut u8, key: LinkKey) -> bool {
-        let (linked, capacity) = (self.linked.get(), self.capacity.get());
+        let (linked, capacity) = (self.linked(), self.capacity());
         if linked == capacity {
             return false;
         }
@@ -145,42 +190,90 @@ impl Slab {
         let more = (LINK_BYTES / bytes).clamp(1, capacity - linked);
         let first = start.wrapping_add(linked as usize * bytes as usize);
         let mut block = first;
-        for _ in 1..more {
+        for behind in (1..more).rev() {
             let next = block.wrapping_add(bytes as usize);
             // SAFETY: the blocks lie inside the slab and are nobody's yet.
-            unsafe { key.set_next(block, next) };
+            unsafe { key.set_rest(block, List::starting(next, behind)) };
             block = next;
         }
         // SAFETY: as above.
-        unsafe { key.set_next(block, ptr::null_mut()) };
-        self.free.set(first);
-        self.linked.set(linked + more);
+        unsafe { key.set_rest(block, List::EMPTY) };
+        self.linked.set((linked + more) as u16);
+        self.link(List::starting(first, more));
         true
     }
 
-    /// Blocks that are not on the free list.
+    /// Blocks that were in no list become the free list, which was empty.
+    pub(super) fn link(&self, list: List) {
+        self.reach.set(self.reach.get() + list.len() as u16);
+        self.set_free(list);
+        self.counted.set(list.len() as u16);
+    }
+
+    /// Takes so many blocks out of reach and leaves the free list `rest`, all of it counted. There
+    /// are no chains.
+    pub(super) fn unlink(&self, blocks: u32, rest: List) {
+        self.reach.set(self.reach.get() - blocks as u16);
+        self.set_free(rest);
+        self.counted.set(rest.len() as u16);
+        if self.look.get() != NEVER {
+            self.watch();
+        }
+    }
+
+    /// Blocks that did not come back. The owner only.
     pub(crate) fn out(&self) -> u32 {
-        self.needed.get().wrapping_add(self.hold.get())
+        u32::from(self.reach.get()) - self.back()
     }
 
-    /// From here on zero means empty.
-    pub(crate) fn watch_for_empty(&self) {
-        self.needed.set(self.out());
-        self.hold.set(0);
+    /// The same for anyone, which may be a few operations old, or wrong by what the owner just links.
+    pub(crate) fn glance_out(&self) -> u32 {
+        u32::from(self.reach.glance()).saturating_sub(self.glance_back())
     }
 
-    /// From here on the count does not reach zero: the slab is current.
+    /// Frees that were not counted yet, for anyone, as above. A shard's slab.
+    pub(crate) fn glance_uncounted(&self) -> u32 {
+        self.glance_back().saturating_sub(u32::from(self.counted.glance()))
+    }
+
+    fn glance_back(&self) -> u32 {
+        List::of(self.free.glance()).len() + u32::from(self.unlinked.glance())
+    }
+
+    /// Whether the owner has to look at the slab now, after a push.
+    #[inline(always)]
+    pub(crate) fn wants_look(&self, free: List) -> bool {
+        free.len() == u32::from(self.look.get())
+    }
+
+    /// From here on the owner need not look: the slab is current, or in no list but one's own.
     pub(crate) fn watch_for_nothing(&self) {
-        self.needed.set(self.out() + 1);
-        self.hold.set(u32::MAX);
+        self.look.set(NEVER);
     }
 
-    /// From here on zero means that enough blocks are back. Every block is out.
-    pub(crate) fn sleep(&self) {
-        let out = self.out();
-        let enough = (out / WAKE_SHARE).max(1);
-        self.needed.set(enough);
-        self.hold.set(out - enough);
+    /// From here on the owner looks when an eighth of the blocks came back, or all that are out.
+    pub(crate) fn watch(&self) {
+        let step = (self.capacity() / COUNT_SHARE).clamp(1, COUNT_STEP);
+        let back = (self.back() + step).min(u32::from(self.reach.get()));
+        // The free list's part in that.
+        self.look.set(back as u16 - self.unlinked.get());
+    }
+
+    /// Whether enough blocks of a sleeping slab are back to list it.
+    pub(crate) fn wakes(&self) -> bool {
+        self.back() >= (u32::from(self.reach.get()) / WAKE_SHARE).max(1)
+    }
+
+    /// Frees since this was last asked.
+    pub(crate) fn count_frees(&self) -> u32 {
+        let back = self.back();
+        back - u32::from(self.counted.replace(back as u16))
+    }
+
+    /// What is back counts as counted: the slab is new to its shard, or blocks were put there that
+    /// nobody freed.
+    pub(crate) fn skip_count(&self) {
+        self.counted.set(self.back() as u16);
     }
 
     /// Takes one block off the free list.
@@ -189,51 +282,68 @@ impl Slab {
     /// The caller owns the slab.
     #[inline(always)]
     pub(crate) unsafe fn pop(&self, key: LinkKey) -> Option<Block> {
-        let block = self.free.get();
-        if block.is_null() {
+        let list = self.free();
+        if list.is_empty() {
             return None;
         }
-        // SAFETY: a block on the free list is free and its link was written with the heap's key.
-        self.free.set(unsafe { key.next(block) });
-        self.needed.set(self.needed.get() + 1);
-        // SAFETY: the block is the caller's now.
-        unsafe { wipe_link(block) };
-        Some(block)
+        // SAFETY: a block on the free list is free and its link was written with the heap's key; it is
+        // the caller's now.
+        unsafe {
+            self.set_free(key.rest(list.first()));
+            wipe_link(list.first());
+        }
+        Some(list.first())
     }
 
-    /// Puts a chain of blocks, linked with the heap's key, onto the free list. Returns whether the
-    /// owner has to look at the slab now, and then what that means by [`out`](Self::out): `needed`
-    /// counts all that are out.
+    /// Puts one block onto the free list.
     ///
     /// # Safety
-    /// The caller owns the slab and the chain, whose `count` blocks are blocks of this slab.
-    #[must_use]
-    pub(crate) unsafe fn push_chain(
-        &self,
-        key: LinkKey,
-        head: Block,
-        tail: Block,
-        count: u32,
-    ) -> bool {
-        // SAFETY: the caller owns the chain.
-        unsafe { key.set_next(tail, self.free.get()) };
-        self.free.set(head);
-        let needed = self.needed.get();
-        if needed > count {
-            self.needed.set(needed - count);
-            return false;
+    /// The caller owns the slab and the block, a block of this slab.
+    pub(crate) unsafe fn push(&self, key: LinkKey, block: Block) {
+        // SAFETY: by contract.
+        unsafe { key.set_rest(block, self.free()) };
+        self.set_free(self.free().behind(block));
+    }
+
+    /// Puts the blocks of a list onto the free list, one by one: each has to know how many are behind
+    /// it.
+    ///
+    /// # Safety
+    /// The caller owns the slab and the list, of blocks of this slab.
+    pub(crate) unsafe fn push_list(&self, key: LinkKey, mut blocks: List) {
+        let mut list = self.free();
+        while !blocks.is_empty() {
+            let block = blocks.first();
+            // SAFETY: by contract.
+            unsafe {
+                blocks = key.rest(block);
+                key.set_rest(block, list);
+            }
+            list = list.behind(block);
         }
-        self.needed.set(self.out() - count);
-        self.hold.set(0);
-        true
+        self.set_free(list);
     }
 
     /// Free blocks right now, linked or not.
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn free_blocks(&self) -> u32 {
-        self.capacity.get() - self.out()
+        self.capacity() - self.out()
     }
 }
+
+/// Stands for no chain: no block starts there.
+pub(super) const NO_CHAIN: u32 = u32::MAX;
+
+/// A length of the free list that none has: nobody need look.
+pub(super) const NEVER: u16 = u16::MAX;
+
+/// A slab that is not current is looked at whenever this part of its blocks came back, so that all
+/// frees but those are counted at any time.
+const COUNT_SHARE: u32 = 8;
+/// But at least once for so many.
+const COUNT_STEP: u32 = 64;
+
+const _: () = assert!(COUNT_SHARE >= WAKE_SHARE, "a slab that should wake is not looked at");
 
 /// A sleeping slab is listed when this part of its blocks is back. A smaller part would have slabs
 /// listed, made current and run out for a block or two; what waits is at most this part of full slabs.

@@ -5,7 +5,7 @@
 
 use super::imp::Shard;
 use crate::layout::{
-    Block, SLICE_BYTES, Segment, SegmentMap, Slab, SlabPtr, open_block, wipe_link,
+    Block, List, SLICE_BYTES, Segment, SegmentMap, Slab, SlabPtr, open_block, wipe_link,
 };
 
 /// What a fast free found.
@@ -34,11 +34,11 @@ impl Shard {
         //    written with the heap's key; the sentinel's lists are empty, so it is only read.
         unsafe {
             let ready = self.ready.get_unchecked(class);
-            let block = ready.get();
+            let list = List::of(ready.get());
+            let block = list.first();
             if !block.is_null() {
-                ready.set(self.key.next(block));
+                ready.set(self.key.rest(block).word());
                 open_block(block);
-                self.allocs.get_unchecked(class).count(1);
                 wipe_link(block);
             }
             block
@@ -72,20 +72,17 @@ impl Shard {
                 return Freed::Elsewhere;
             }
             let slab = &*(&raw const segment.slabs).cast::<Slab>().add(first);
-            let last = slab.free.get();
+            let free = slab.free();
             let wrong = (CHECK || cfg!(flagstone_asan))
                 && (self.key.looks_free(block) || !slab.starts_block(offset - first * SLICE_BYTES));
-            if block == last || wrong {
+            if block == free.first() || wrong {
                 return Freed::Elsewhere;
             }
-            self.key.set_next(block, last);
+            self.key.set_rest(block, free);
             slab.close(block);
-            slab.free.set(block);
-            let class = slab.class.get() as usize;
-            self.frees.get_unchecked(class).count(1);
-            let needed = slab.needed.get() - 1;
-            slab.needed.set(needed);
-            if needed == 0 { Freed::Look(slab) } else { Freed::Done }
+            let free = free.behind(block);
+            slab.set_free(free);
+            if slab.wants_look(free) { Freed::Look(slab) } else { Freed::Done }
         }
     }
 }

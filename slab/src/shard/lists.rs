@@ -15,9 +15,9 @@ use std::ptr;
 use super::imp::Shard;
 use super::outbox::Chain;
 use crate::counter::SharedCounter;
-use crate::layout::{EMPTY_SLAB, OwnerCell, Slab, SlabPtr};
+use crate::layout::{EMPTY_SLAB, List, OwnerCell, Slab, SlabPtr};
 use crate::os::debug_check;
-use crate::sync::weakened;
+use crate::sync::{Ordering, fence, weakened};
 
 impl Shard {
     /// The class's current slab ran out of linked blocks: links more, or else retires it as full
@@ -61,12 +61,17 @@ impl Shard {
         // SAFETY: as in `next_current`; the stand-in has nothing to take and nothing to link.
         unsafe {
             let current = &*self.current[class].get();
-            if current.free.get().is_null() && !current.link_more(self.key, purged) {
+            if current.is_stand_in() {
                 return false;
             }
-            let (first, blocks) = current.take_free();
-            self.ready[class].set(first);
-            self.ready_until[class].set(self.allocs[class].get().wrapping_add(u64::from(blocks)));
+            self.count_frees(class, current);
+            if !current.link_free(self.key, purged) {
+                return false;
+            }
+            let list = current.take_free();
+            // After the blocks left the slab; see `Heap::counts_before`.
+            self.taken[class].add_after(u64::from(list.len()));
+            self.ready[class].set(list.word());
         }
         true
     }
@@ -77,42 +82,36 @@ impl Shard {
     /// # Safety
     /// The caller has the shard.
     unsafe fn stow_ready(&self, class: usize) {
-        let count = self.ready_blocks(class);
-        let head = self.ready[class].replace(ptr::null_mut());
-        if head.is_null() {
+        let ready = List::of(self.ready[class].get());
+        if ready.is_empty() {
             return;
         }
+        self.returned[class].add(u64::from(ready.len()));
+        // Release pairs with the acquire of statistics readers' glances: who sees the blocks back in
+        // their slab sees them counted; who sees them counted may see them nowhere.
+        fence(Ordering::Release);
+        self.ready[class].set(List::EMPTY.word());
         // SAFETY: as in `next_current`; ready blocks are free blocks of the current slab (rule H3).
         unsafe {
-            let mut tail = head;
-            loop {
-                let next = self.key.next(tail);
-                if next.is_null() {
-                    break;
-                }
-                tail = next;
-            }
             let current = &*self.current[class].get();
-            let look = current.push_chain(self.key, head, tail, count);
-            debug_check!(!look, "nobody need look at a current slab");
+            self.count_frees(class, current);
+            if current.free().is_empty() {
+                current.put_free(ready);
+            } else {
+                current.push_list(self.key, ready);
+            }
+            current.skip_count();
         }
+    }
+
+    /// Counts what was freed to one of the shard's slabs since that was last done.
+    fn count_frees(&self, class: usize, slab: &Slab) {
+        self.frees[class].count(u64::from(slab.count_frees()));
     }
 
     /// Blocks on the class's ready list. The holder only.
     fn ready_blocks(&self, class: usize) -> u32 {
-        if self.ready[class].get().is_null() {
-            return 0;
-        }
-        if cfg!(flagstone_no_counters) {
-            let (mut block, mut count) = (self.ready[class].get(), 0);
-            while !block.is_null() {
-                count += 1;
-                // SAFETY: ready blocks are free blocks of the holder's (rule H3).
-                block = unsafe { self.key.next(block) };
-            }
-            return count;
-        }
-        self.ready_until[class].get().wrapping_sub(self.allocs[class].get()) as u32
+        List::of(self.ready[class].get()).len()
     }
 
     /// Makes a slab from elsewhere current. It has free blocks and its owner word names this shard.
@@ -122,6 +121,7 @@ impl Shard {
     pub(crate) unsafe fn adopt(&self, class: usize, slab: &Slab, purged: &SharedCounter) {
         debug_check!(owner_word(slab).get() == self.owner(), "a shard adopts a slab of another");
         self.counters.slabs.add(1);
+        slab.skip_count();
         // SAFETY: the caller's contract.
         unsafe { self.make_current(class, slab, purged) };
     }
@@ -135,19 +135,16 @@ impl Shard {
     pub(crate) unsafe fn take_back(&self, chain: &Chain) -> Option<SlabPtr> {
         // SAFETY: the slab is in use, having blocks out, and ours (rule O1).
         unsafe {
-            let slab = &*chain.slab;
-            let look = slab.push_chain(self.key, chain.head, chain.tail, chain.count);
-            self.frees[slab.class.get() as usize].count(u64::from(chain.count));
-            if look { self.look_at(slab) } else { None }
+            let look = (*chain.slab).push_chain(self.key, chain.head, chain.count);
+            if look { self.look_at(chain.slab) } else { None }
         }
     }
 
-    /// As many blocks of a slab came back as were needed: it woke up, and is listed, or it holds
-    /// nothing any more, and becomes the class's reserve or leaves.
+    /// Many blocks of a slab came back: they are counted, and if it woke up, it is listed; if it holds
+    /// nothing any more, it becomes the class's reserve or leaves.
     ///
     /// # Safety
-    /// The caller has the shard, whose slab it is, and `needed` has just reached zero or, by a chain
-    /// of several blocks, been made to count all that are out.
+    /// The caller has the shard, whose slab it is, and which is not current.
     #[cold]
     #[must_use]
     pub(crate) unsafe fn look_at(&self, slab: SlabPtr) -> Option<SlabPtr> {
@@ -155,13 +152,16 @@ impl Shard {
         unsafe {
             let slab = &*slab;
             let class = slab.class.get() as usize;
-            slab.watch_for_empty();
+            self.count_frees(class, slab);
             if slab.out() > 0 && !weakened("slab_not_empty") {
-                if !slab.listed.replace(true) {
+                slab.watch();
+                if !slab.listed.get() && slab.wakes() {
+                    slab.listed.set(true);
                     self.partial[class].push(slab);
                 }
                 return None;
             }
+            slab.watch_for_nothing();
             if slab.listed.replace(false) {
                 self.partial[class].remove(slab);
             }
@@ -195,7 +195,7 @@ impl Shard {
         }
         // SAFETY: by contract.
         unsafe { self.stow_ready(class) };
-        current.watch_for_empty();
+        self.count_frees(class, current);
         self.current[class].set(&EMPTY_SLAB);
         self.counters.slabs.sub(1);
         Some(current)
@@ -216,7 +216,7 @@ impl Shard {
                 if current.is_full() {
                     self.retire_current(class, current);
                 } else {
-                    current.watch_for_empty();
+                    self.count_frees(class, current);
                     self.current[class].set(&EMPTY_SLAB);
                     self.counters.slabs.sub(1);
                     return Some(current);
@@ -228,6 +228,8 @@ impl Shard {
             }
             self.partial[class].remove(slab);
             (*slab).listed.set(false);
+            (*slab).watch_for_nothing();
+            self.count_frees(class, &*slab);
             self.counters.slabs.sub(1);
             Some(slab)
         }
@@ -243,10 +245,12 @@ impl Shard {
             self.stow_ready(class);
             let current = &*self.current[class].get();
             if !current.is_stand_in() {
+                self.count_frees(class, current);
                 each(current);
             }
             let mut slab = self.partial[class].first();
             while let Some(partial) = slab.as_ref() {
+                self.count_frees(class, partial);
                 each(partial);
                 slab = self.partial[class].after(slab);
             }
@@ -256,7 +260,7 @@ impl Shard {
     /// # Safety
     /// The caller has the shard; `current` is its current slab of the class and has no free block.
     unsafe fn retire_current(&self, class: usize, current: &Slab) {
-        current.sleep();
+        current.watch();
         self.current[class].set(&EMPTY_SLAB);
     }
 
@@ -284,20 +288,20 @@ impl Shard {
                     assert!(owner_word(current).get() == self.owner());
                     current.debug_validate(self.key);
                 }
-                let (mut block, mut ready) = (self.ready[class].get(), 0);
-                while !block.is_null() {
-                    assert!(current.is_block(block), "a ready block is not the current slab's");
-                    ready += 1;
-                    assert!(ready <= current.out(), "more blocks are ready than are out");
-                    block = self.key.next(block);
+                let mut ready = List::of(self.ready[class].get());
+                assert!(ready.len() <= current.out(), "more blocks are ready than are out");
+                while !ready.is_empty() {
+                    assert!(current.is_block(ready.first()), "not a block of the current slab");
+                    let rest = self.key.rest(ready.first());
+                    assert_eq!(rest.len() + 1, ready.len(), "a ready list has another length");
+                    ready = rest;
                 }
-                assert_eq!(ready, self.ready_blocks(class));
                 let mut slab = self.partial[class].first();
                 while let Some(partial) = slab.as_ref() {
                     assert!(owner_word(partial).get() == self.owner());
                     assert_eq!(partial.class.get() as usize, class);
                     assert!(partial.listed.get() && partial.free_blocks() > 0 && partial.out() > 0);
-                    assert_eq!(partial.needed.get(), partial.out());
+                    assert!(!partial.wants_look(partial.free()), "nobody looked at a slab");
                     partial.debug_validate(self.key);
                     slab = self.partial[class].after(slab);
                 }

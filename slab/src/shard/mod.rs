@@ -20,6 +20,7 @@ mod outbox;
 pub(crate) use {
     fast::Freed,
     imp::Shard,
+    lent::LEND_BYTES,
     lists::owner_word,
     outbox::{Chain, OUTBOX_BYTES, Pending},
 };
@@ -30,34 +31,35 @@ pub(crate) mod imp {
     use super::inbox::{Inbox, Post};
     use super::lease::Lease;
     use super::outbox::{Outbox, Pending};
-    use crate::counter::{Counter, Figure, came_and_went};
+    use crate::counter::{Counter, Figure, SharedCounter};
     use crate::layout::{
-        Block, ChainWord, EMPTY_SLAB, LinkKey, MAX_CLASSES, Owner, SlabList, SlabPtr,
+        Block, ChainWord, EMPTY_SLAB, LinkKey, List, MAX_CLASSES, Owner, SlabList, SlabPtr,
     };
+    use crate::shown::Shown;
     use crate::sync::{AtomicPtr, Cell, Ordering, const_off_loom, per_execution};
 
     /// What one worker thread allocates from.
     #[repr(C, align(128))]
     pub(crate) struct Shard {
         /// Per class, the blocks next to be allocated: the ready list, taken from the current slab
-        /// all at once. Null where it is empty.
-        pub(super) ready: [Cell<Block>; MAX_CLASSES],
-        /// Per class, blocks allocated.
-        pub(super) allocs: [Counter; MAX_CLASSES],
-        /// Per class, blocks taken back.
-        pub(super) frees: [Counter; MAX_CLASSES],
+        /// all at once. A [`List`].
+        pub(super) ready: [Shown; MAX_CLASSES],
         /// The heap's link key, copied here for the fast path.
         pub(super) key: LinkKey,
         /// Per class, the slab whose blocks are ready; [`EMPTY_SLAB`] where there is none.
         pub(super) current: [Cell<SlabPtr>; MAX_CLASSES],
-        /// Per class, what `allocs` will be when the ready list is used up.
-        pub(super) ready_until: [Cell<u64>; MAX_CLASSES],
+        /// Per class, blocks that were made ready or lent: allocated, but for those that still are.
+        pub(super) taken: [Counter; MAX_CLASSES],
+        /// Per class, blocks that went back from there unused.
+        pub(super) returned: [Counter; MAX_CLASSES],
+        /// Per class, blocks taken back, as far as the slabs they belong to were looked at.
+        pub(super) frees: [Counter; MAX_CLASSES],
         /// Per class, `allocs - frees` as last told to the heap's sum, modulo 2^64.
         told: [Counter; MAX_CLASSES],
         /// Per class, slabs with free blocks that are not current.
         pub(super) partial: [SlabList; MAX_CLASSES],
         /// Per class, free blocks that the bucket lent, linked; see [`lent`](super::lent).
-        pub(super) lent: [Cell<Block>; MAX_CLASSES],
+        pub(super) lent: [Shown; MAX_CLASSES],
         /// Per class, one empty slab kept against the next burst, or null.
         pub(super) reserve: [Cell<SlabPtr>; MAX_CLASSES],
         /// Per class, blocks that others freed and this shard took back.
@@ -67,6 +69,9 @@ pub(crate) mod imp {
         /// Frees for other owners.
         pub(crate) outbox: Outbox,
         pub(crate) counters: ShardCounters,
+        /// The largest totals of blocks that statistics showed.
+        shown_allocs: SharedCounter,
+        shown_frees: SharedCounter,
         /// Where others post. On a cache line that the owner's fast path never touches.
         pub(crate) inbox: Apart<Inbound>,
         pub(crate) lease: Lease,
@@ -128,15 +133,15 @@ pub(crate) mod imp {
             /// A shard that its maker has leased.
             pub(crate) fn new(key: LinkKey, index: u32) -> Self {
                 Self {
-                    ready: [const { Cell::new(ptr::null_mut()) }; MAX_CLASSES],
-                    allocs: [const { Counter::new() }; MAX_CLASSES],
-                    frees: [const { Counter::new() }; MAX_CLASSES],
+                    ready: [const { Shown::new(0) }; MAX_CLASSES],
                     key,
                     current: [const { Cell::new(&raw const EMPTY_SLAB) }; MAX_CLASSES],
-                    ready_until: [const { Cell::new(0) }; MAX_CLASSES],
+                    taken: [const { Counter::new() }; MAX_CLASSES],
+                    returned: [const { Counter::new() }; MAX_CLASSES],
+                    frees: [const { Counter::new() }; MAX_CLASSES],
                     told: [const { Counter::new() }; MAX_CLASSES],
                     partial: [const { SlabList::new() }; MAX_CLASSES],
-                    lent: [const { Cell::new(ptr::null_mut()) }; MAX_CLASSES],
+                    lent: [const { Shown::new(0) }; MAX_CLASSES],
                     reserve: [const { Cell::new(ptr::null()) }; MAX_CLASSES],
                     remote_frees: [const { Counter::new() }; MAX_CLASSES],
                     refills: [const { Counter::new() }; MAX_CLASSES],
@@ -154,6 +159,8 @@ pub(crate) mod imp {
                         retired_bytes: Counter::new(),
                         reclaimed_bytes: Counter::new(),
                     },
+                    shown_allocs: SharedCounter::new(),
+                    shown_frees: SharedCounter::new(),
                     inbox: Apart(Inbound { inbox: Inbox::new(), since: Figure::new(0) }),
                     lease: Lease::new_leased(),
                     resting_since: Figure::new(0),
@@ -185,15 +192,46 @@ pub(crate) mod imp {
             self.key
         }
 
-        /// Blocks of a class allocated and taken back so far. Any thread.
-        pub(crate) fn class_counts(&self, class: usize) -> (u64, u64) {
-            came_and_went(&self.allocs[class], &self.frees[class])
+        /// Blocks of a class allocated so far. Any thread; behind by a ready list for the moment in
+        /// which one is made, and never ahead.
+        pub(crate) fn class_allocs(&self, class: usize) -> u64 {
+            // In this order: what is made ready meanwhile is spare and not yet taken, and what goes
+            // back meanwhile has been counted as returned when it is not spare any more.
+            let taken = self.class_taken(class);
+            let spare = self.class_spare(class);
+            taken.saturating_sub(spare).saturating_sub(self.class_returned(class))
+        }
+
+        /// Blocks of a class that left their slabs for this shard so far. Any thread.
+        pub(crate) fn class_taken(&self, class: usize) -> u64 {
+            self.taken[class].get_before()
+        }
+
+        /// Blocks of a class that went back to their slabs unused so far. Any thread.
+        pub(crate) fn class_returned(&self, class: usize) -> u64 {
+            self.returned[class].get()
+        }
+
+        /// Blocks of a class that are out of their slabs and in nobody's use: ready, or lent and not
+        /// used yet. Any thread.
+        pub(crate) fn class_spare(&self, class: usize) -> u64 {
+            self.class_ready(class) + u64::from(List::of(self.lent[class].glance()).len())
+        }
+
+        /// Blocks of a class that are ready: out of a slab, and in nobody's use. Any thread.
+        pub(crate) fn class_ready(&self, class: usize) -> u64 {
+            u64::from(List::of(self.ready[class].glance()).len())
+        }
+
+        /// Blocks of a class taken back so far, but for the last few of each slab. Any thread.
+        pub(crate) fn class_frees(&self, class: usize) -> u64 {
+            self.frees[class].get()
         }
 
         /// How `allocs - frees` of a class changed since it was last told, modulo 2^64. The holder
         /// only.
         pub(crate) fn untold(&self, class: usize) -> u64 {
-            let now = self.allocs[class].get().wrapping_sub(self.frees[class].get());
+            let now = self.class_allocs(class).wrapping_sub(self.class_frees(class));
             now.wrapping_sub(self.told[class].get())
         }
 
@@ -202,6 +240,14 @@ pub(crate) mod imp {
             let change = self.untold(class);
             self.told[class].set(self.told[class].get().wrapping_add(change));
             change
+        }
+
+        /// Raises the totals that statistics show to these, and returns them: they never fall. Any
+        /// thread.
+        pub(crate) fn show(&self, allocs: u64, frees: u64) -> (u64, u64) {
+            self.shown_allocs.raise_to(allocs);
+            self.shown_frees.raise_to(frees);
+            (self.shown_allocs.get(), self.shown_frees.get())
         }
 
         /// Milliseconds since the shard was last parked or given back. Any thread.

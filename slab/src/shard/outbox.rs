@@ -1,19 +1,22 @@
 //! The outbox: where a thread gathers blocks it frees for other owners.
 //!
 //! Owns two small direct-mapped tables (after snmalloc's BatchIt). In the first, keyed by slab, blocks
-//! of one slab freed close together become one chain, which its owner later splices into the slab's
-//! free list with one touch of its metadata. A chain leaves it when another slab takes its place or
-//! when it is [`MAX_CHAIN`] long, and joins the second, keyed by destination: chains for one shard,
-//! posted all together with one exchange. Used by the shard's leaseholder only.
+//! of one slab freed close together become one chain, which its owner later takes back with one touch
+//! of its metadata. A chain leaves it when another slab takes its place or when its head has room for no
+//! more, and joins the second, keyed by destination: chains for one shard, posted all together with
+//! one exchange. Used by the shard's leaseholder only.
 //!
-//! Nothing here reads a slab's metadata, which its owner is writing: that would be a cache miss for
-//! each free.
+//! Nothing here reads a slab's metadata, which its owner is writing, or a freed block other than a
+//! chain's head: each would be a cache miss for each free.
 
 use std::ptr;
 
 use super::imp::Shard;
 use crate::counter::Counter;
-use crate::layout::{Block, ChainWord, LinkKey, MAX_CHAIN, Slab, SlabPtr, slab_of};
+use crate::layout::{
+    Block, ChainWord, MAX_CHAIN, Offset, Slab, SlabPtr, block_at, chain_room, offset_of, slab_of,
+    write_others,
+};
 use crate::os::poison;
 use crate::sync::Cell;
 
@@ -25,54 +28,104 @@ pub(crate) const OUTBOX_MILLIS: u32 = 5;
 const CHAINS: usize = 32;
 const DESTINATIONS: usize = 8;
 
-/// Freed blocks of one slab, linked with the heap's key.
+/// Freed blocks of one slab.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chain {
     pub(crate) slab: SlabPtr,
+    /// The block that says which others there are; see `layout/chain.rs`.
     pub(crate) head: Block,
-    pub(crate) tail: Block,
     pub(crate) count: u32,
     /// Bytes of one block; zero in a chain that was not in an outbox.
-    pub(crate) block_bytes: u32,
+    block_bytes: u32,
 }
 
 impl Chain {
-    const NONE: Chain = Chain {
-        slab: ptr::null(),
-        head: ptr::null_mut(),
-        tail: ptr::null_mut(),
-        count: 0,
-        block_bytes: 0,
-    };
-
-    /// A chain of one block, whose link is written here.
-    ///
-    /// # Safety
-    /// The caller owns `block`, a freed block of `slab`.
-    pub(crate) unsafe fn single(slab: &Slab, block: Block, key: LinkKey) -> Self {
-        // SAFETY: the caller owns the block.
-        unsafe { key.set_next(block, ptr::null_mut()) };
+    /// A chain of one block.
+    pub(crate) fn single(slab: &Slab, block: Block) -> Self {
         slab.close(block);
-        Self { slab, head: block, tail: block, count: 1, block_bytes: 0 }
+        Self { slab, head: block, count: 1, block_bytes: 0 }
     }
 
-    /// A posted chain, by its first block and its word.
+    /// A posted chain, by its head and its word.
     ///
     /// # Safety
     /// The caller took it from an inbox, or posted it and holds it still.
     pub(crate) unsafe fn posted(head: Block, word: ChainWord) -> Self {
         // SAFETY: a posted block keeps its slab in use.
         let slab = unsafe { slab_of(head) };
-        Self { slab, head, tail: word.tail(head), count: word.count(), block_bytes: 0 }
+        Self { slab, head, count: word.count(), block_bytes: 0 }
     }
 
     /// The word that describes the chain to its owner.
     pub(crate) fn word(&self) -> ChainWord {
-        ChainWord::new(ptr::null_mut(), self.tail, self.count)
+        ChainWord::new(ptr::null_mut(), self.count)
     }
 
     fn bytes(&self) -> u64 {
         u64::from(self.count) * u64::from(self.block_bytes)
+    }
+}
+
+/// A chain that is being gathered, in one cache line: by their offsets, so that no block is touched.
+#[repr(align(64))]
+struct Gathered {
+    slab: Cell<SlabPtr>,
+    block_bytes: Cell<u32>,
+    count: Cell<u8>,
+    /// Most blocks of which a chain of this slab can consist.
+    room: Cell<u8>,
+    offsets: [Cell<Offset>; MAX_CHAIN],
+}
+
+const _: () = assert!(size_of::<Gathered>() == 64);
+
+impl Gathered {
+    const fn none() -> Self {
+        Self {
+            slab: Cell::new(ptr::null()),
+            block_bytes: Cell::new(0),
+            count: Cell::new(0),
+            room: Cell::new(0),
+            offsets: [const { Cell::new(0) }; MAX_CHAIN],
+        }
+    }
+
+    /// Adds a block of a slab if the chain is the slab's and has room.
+    #[inline(always)]
+    fn add(&self, slab: SlabPtr, block: Block) -> bool {
+        let count = self.count.get();
+        if !ptr::eq(self.slab.get(), slab) || count >= self.room.get() {
+            return false;
+        }
+        // `room` is at most the array's length.
+        if let Some(place) = self.offsets.get(count as usize) {
+            place.set(offset_of(block));
+        }
+        self.count.set(count + 1);
+        true
+    }
+
+    /// Begins anew with a block of a slab.
+    fn start(&self, slab: SlabPtr, block: Block, block_bytes: u32) {
+        self.slab.set(slab);
+        self.block_bytes.set(block_bytes);
+        self.room.set(chain_room(block_bytes) as u8);
+        self.offsets[0].set(offset_of(block));
+        self.count.set(1);
+    }
+
+    /// Takes the chain out, if there is one. The block freed last, which is the likeliest to be in this
+    /// core's cache, becomes its head.
+    fn take(&self) -> Option<Chain> {
+        let others = (self.count.replace(0) as usize).checked_sub(1)?;
+        // Another slab may be where this one is by the time that the next block comes.
+        let slab = self.slab.replace(ptr::null());
+        // SAFETY: the chain's blocks keep their slab in use. Only its address is used.
+        let slice = unsafe { (*slab).start() };
+        let head = block_at(slice, self.offsets[others].get());
+        // SAFETY: the blocks are the outbox's, and no more than the head has room for.
+        unsafe { write_others(head, self.offsets[..others].iter().map(Cell::get)) };
+        Some(Chain { slab, head, count: others as u32 + 1, block_bytes: self.block_bytes.get() })
     }
 }
 
@@ -94,7 +147,7 @@ impl Pending {
 
 /// The outbox of one shard.
 pub(crate) struct Outbox {
-    chains: [Cell<Chain>; CHAINS],
+    chains: [Gathered; CHAINS],
     pending: [Cell<Pending>; DESTINATIONS],
     /// Bytes of all gathered blocks; also a gauge.
     bytes: Counter,
@@ -105,7 +158,7 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub(crate) const fn new() -> Self {
         Self {
-            chains: [const { Cell::new(Chain::NONE) }; CHAINS],
+            chains: [const { Gathered::none() }; CHAINS],
             pending: [const { Cell::new(Pending::NONE) }; DESTINATIONS],
             bytes: Counter::new(),
             since: Cell::new(0),
@@ -123,8 +176,8 @@ impl Outbox {
     }
 
     /// Adds a block; returns a chain that had to make room, to be added to those of its
-    /// destination. `chained` says whether the slab lies in one slice, so that a chain's word can say
-    /// where its tail is; a block of any other is a chain by itself.
+    /// destination. `chained` says whether the slab lies in one slice, so that an offset in it says which
+    /// block it is; a block of any other is a chain by itself.
     ///
     /// # Safety
     /// The caller has the shard's lease and owns `block`, a freed block of `slab`, `block_bytes` large.
@@ -136,7 +189,6 @@ impl Outbox {
         block: Block,
         block_bytes: u32,
         chained: bool,
-        key: LinkKey,
     ) -> Option<Chain> {
         if self.bytes.get() == 0 {
             self.since.set(crate::os::coarse_millis());
@@ -145,22 +197,16 @@ impl Outbox {
         if cfg!(flagstone_asan) {
             poison::close(block, block_bytes as usize);
         }
+        if !chained {
+            return Some(Chain { slab, head: block, count: 1, block_bytes });
+        }
         let entry = &self.chains[Self::index(slab)];
-        let chain = entry.get();
-        if ptr::eq(chain.slab, slab) && chain.count < MAX_CHAIN {
-            // SAFETY: the caller owns the block.
-            unsafe { key.set_next(block, chain.head) };
-            entry.set(Chain { head: block, count: chain.count + 1, ..chain });
+        if entry.add(slab, block) {
             return None;
         }
-        // SAFETY: the caller owns the block.
-        unsafe { key.set_next(block, ptr::null_mut()) };
-        let single = Chain { slab, head: block, tail: block, count: 1, block_bytes };
-        if !chained {
-            return Some(single);
-        }
-        entry.set(single);
-        (chain.count > 0).then_some(chain)
+        let chain = entry.take();
+        entry.start(slab, block, block_bytes);
+        chain
     }
 
     /// Adds a chain to those of its destination; returns what another destination had to give up.
@@ -201,10 +247,8 @@ impl Outbox {
         if self.bytes.get() == 0 {
             return;
         }
-        for entry in &self.chains {
-            if entry.get().count > 0 {
-                each(entry.replace(Chain::NONE));
-            }
+        for chain in self.chains.iter().filter_map(Gathered::take) {
+            each(chain);
         }
     }
 

@@ -10,10 +10,11 @@ use super::{
     TierSnapshot,
 };
 use crate::heap::{Heap, leases};
-use crate::layout::ClassTable;
+use crate::layout::{ClassTable, MAX_CLASSES, Owner, OwnerKind, Slab};
 use crate::os;
 use crate::shard::Shard;
 use crate::shard::lease::LeaseWord;
+use crate::sync::{Ordering, fence};
 
 impl Heap {
     /// Everything the heap knows about itself, read without a lock while its threads go on.
@@ -28,22 +29,21 @@ impl Heap {
             locks: Vec::with_capacity(self.table.len() + 3),
             ..HeapSnapshot::default()
         };
-        for class in 0..self.table.len() {
-            snapshot.classes.push(self.class_snapshot(class));
-            snapshot.locks.push(self.buckets[class].lock_snapshot(class as u16));
-        }
-        snapshot.locks.push(self.pool.lock_snapshot());
-        snapshot.locks.push(self.shards.lock_snapshot());
-        snapshot.locks.push(self.fallback.lock_snapshot());
         // The list is newest first. A shard made since the vector was sized is shown next time.
         let room = snapshot.shards.capacity();
         for shard in self.shards.iter().filter(|shard| (shard.index as usize) < room) {
             snapshot.shards.push(shard_snapshot(shard, self.table));
         }
         snapshot.shards.reverse();
+        self.count_blocks(&mut snapshot);
+        for bucket in &self.buckets[..self.table.len()] {
+            let class = snapshot.locks.len() as u16;
+            snapshot.locks.push(bucket.lock_snapshot(class));
+        }
+        snapshot.locks.push(self.pool.lock_snapshot());
+        snapshot.locks.push(self.shards.lock_snapshot());
+        snapshot.locks.push(self.fallback.lock_snapshot());
         snapshot.fallback = self.fallback.snapshot();
-        snapshot.segments = self.pool.snapshot();
-        snapshot.segments.in_use = self.pool.segment_use(self.backing, &self.threshold);
         snapshot.remote = self.remote_snapshot(&snapshot.shards);
         snapshot.tiers = self.tier_snapshot(&snapshot);
         snapshot.bytes = self.byte_totals(&snapshot);
@@ -52,21 +52,70 @@ impl Heap {
 
     /// Bytes of free blocks in slabs in use.
     pub(crate) fn free_block_bytes(&self) -> u64 {
-        (0..self.table.len())
-            .map(|class| self.class_snapshot(class))
-            .map(|class| class.free_blocks * class.block_bytes)
-            .sum()
+        let in_use = self.blocks_in_use();
+        let free = |class| {
+            let info = self.table.info(class);
+            let blocks = self.pool.class_slabs(class) * u64::from(info.capacity);
+            blocks.saturating_sub(in_use[class]) * u64::from(info.block_bytes)
+        };
+        (0..self.table.len()).map(free).sum()
     }
 
-    fn class_snapshot(&self, class: usize) -> ClassSnapshot {
+    /// Fills in what the slabs say: blocks per class and shard, and the use of segments.
+    ///
+    /// Every block that was taken out of a slab is out of it or came back: frees are what was taken
+    /// before the walk less what is out in it and what went back unused until after it. So a free may
+    /// be missing that happened meanwhile, and none counts that did not happen.
+    fn count_blocks(&self, snapshot: &mut HeapSnapshot) {
+        let mut taken = [0u64; MAX_CLASSES];
+        for (class, taken) in taken[..self.table.len()].iter_mut().enumerate() {
+            let shards = self.shards.iter().map(|shard| shard.class_taken(class)).sum::<u64>();
+            *taken = self.buckets[class].counts().0 + shards;
+        }
+        let mut out = [0u64; MAX_CLASSES];
+        let shards = &mut snapshot.shards;
+        let table = self.table;
+        snapshot.segments = self.pool.snapshot();
+        let each = |class: usize, owner: Owner, slab: &Slab| {
+            let blocks = u64::from(slab.glance_out());
+            out[class] += blocks;
+            if let OwnerKind::Shard(address) = owner.kind()
+                && let Some(shard) = shards.get_mut(self.shards.index_of(address))
+            {
+                shard.live_bytes += blocks * u64::from(table.info(class).block_bytes);
+                shard.frees += u64::from(slab.glance_uncounted());
+            }
+        };
+        snapshot.segments.in_use = self.pool.segment_use(each, self.backing, &self.threshold);
+        // What was returned is read behind all that is out.
+        fence(Ordering::Acquire);
+        let mut in_use = out;
+        self.subtract_spare(&mut in_use);
+        for class in 0..self.table.len() {
+            let seen = self.class_snapshot(class, taken[class], out[class], in_use[class]);
+            snapshot.classes.push(seen);
+        }
+        for shard in self.shards.iter() {
+            let Some(seen) = snapshot.shards.get_mut(shard.index as usize) else { continue };
+            let ready = |class| shard.class_ready(class) * u64::from(table.info(class).block_bytes);
+            let ready: u64 = (0..table.len()).map(ready).sum();
+            seen.live_bytes = seen.live_bytes.saturating_sub(ready);
+            (seen.allocs, seen.frees) = shard.show(seen.allocs, seen.frees);
+        }
+    }
+
+    fn class_snapshot(&self, class: usize, taken: u64, out: u64, in_use: u64) -> ClassSnapshot {
         let info = self.table.info(class);
         let bucket = &self.buckets[class];
         let slabs = self.pool.class_slabs(class);
         let (bucket_allocs, bucket_frees) = bucket.counts();
+        let capacity = slabs * u64::from(info.capacity);
+        let in_use = in_use.min(capacity);
         let mut counts = ClassSnapshot {
             block_bytes: u64::from(info.block_bytes),
             allocs: bucket_allocs,
-            frees: bucket_frees,
+            in_use,
+            free_blocks: capacity - in_use,
             bucket_allocs,
             bucket_frees,
             refills: bucket.misses.get(),
@@ -74,15 +123,17 @@ impl Heap {
             slab_bytes: slabs * info.slab_bytes() as u64,
             ..ClassSnapshot::default()
         };
+        let mut returned = 0;
         for shard in self.shards.iter() {
-            let (allocs, frees) = shard.class_counts(class);
-            counts.allocs += allocs;
-            counts.frees += frees;
+            counts.allocs += shard.class_allocs(class);
+            returned += shard.class_returned(class);
             counts.refills += shard.refills[class].get();
             counts.remote_frees += shard.remote_frees[class].get();
         }
-        counts.in_use = counts.allocs.saturating_sub(counts.frees);
-        counts.free_blocks = (slabs * u64::from(info.capacity)).saturating_sub(counts.in_use);
+        self.shown_allocs[class].raise_to(counts.allocs);
+        self.shown_frees[class].raise_to(taken.saturating_sub(out).saturating_sub(returned));
+        counts.allocs = self.shown_allocs[class].get();
+        counts.frees = self.shown_frees[class].get();
         // What is in use now is a witness too.
         (counts.high_water, counts.window_high_water) = self.witness_in_use(class, counts.in_use);
         counts
@@ -178,15 +229,11 @@ fn shard_snapshot(shard: &Shard, table: &ClassTable) -> ShardSnapshot {
         inbox_nanos: shard.inbox_millis().map_or(0, |m| (u64::from(m) * 1_000_000).max(1)),
         ..ShardSnapshot::default()
     };
-    let mut live = 0i64;
     for class in 0..table.len() {
-        let (allocs, frees) = shard.class_counts(class);
-        seen.allocs += allocs;
-        seen.frees += frees;
+        // The rest of the frees, and what is in use, the slabs say.
+        seen.frees += shard.class_frees(class);
+        seen.allocs += shard.class_allocs(class);
         seen.misses += shard.refills[class].get();
-        // A slab that moved brings its blocks in use along: one shard's difference may be negative.
-        live += allocs.wrapping_sub(frees) as i64 * i64::from(table.info(class).block_bytes);
     }
-    seen.live_bytes = u64::try_from(live).unwrap_or(0);
     seen
 }
