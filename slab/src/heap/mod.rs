@@ -29,7 +29,6 @@ pub(crate) mod leases;
 pub(crate) mod local;
 pub(crate) mod members;
 mod misuse;
-pub(crate) use misuse::freed_twice;
 pub mod mode;
 #[cfg(flagstone_loom)]
 pub mod modelled;
@@ -57,6 +56,7 @@ use flagstone_epoch::Domain;
 pub use builder::{BuildError, BuildFailure, HeapBuilder};
 pub use global::Flagstone;
 pub use huge::{HugePages, UnknownHugePages};
+pub(crate) use misuse::freed_twice;
 pub use owned::OwnedHeap;
 pub use shared::SharedHeap;
 
