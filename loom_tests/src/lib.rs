@@ -11,7 +11,7 @@
 //! can be. It has to fail, and the first failure has to say the message. A model without a control proves
 //! little: loom can end a model early and call it passed, or not explore the interleaving that matters.
 //!
-//! Models with names in `heap_` run a whole heap; see [`heap`]. `docs/verification.md` maps the rules of
+//! Models with names in `heap_` run a whole heap; see `heap`. `docs/verification.md` maps the rules of
 //! the invariants pages to models and controls.
 //!
 //! A model over a whole `Domain` also needs `--cfg crossbeam_loom`, without which crossbeam-epoch runs
