@@ -10,7 +10,12 @@
 #![cfg_attr(not(feature = "std"), allow(dead_code, reason = "shards need more of it"))]
 
 use core::ptr;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+#[cfg(target_has_atomic = "64")]
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+
+#[cfg(not(target_has_atomic = "64"))]
+use whole::AtomicU64;
 
 use crate::sync::{read, written};
 
@@ -96,5 +101,31 @@ impl Byte {
     /// The writer only.
     pub(crate) fn set(&self, value: u8) {
         self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// Where the machine has no atomics of 64 bits there are no shards and nobody glances: a lock has the
+/// words to itself.
+#[cfg(not(target_has_atomic = "64"))]
+mod whole {
+    use core::cell::Cell;
+    use core::sync::atomic::Ordering;
+
+    #[derive(Debug, Default)]
+    #[repr(transparent)]
+    pub(super) struct AtomicU64(Cell<u64>);
+
+    impl AtomicU64 {
+        pub(super) const fn new(value: u64) -> Self {
+            Self(Cell::new(value))
+        }
+
+        pub(super) fn load(&self, _: Ordering) -> u64 {
+            self.0.get()
+        }
+
+        pub(super) fn store(&self, value: u64, _: Ordering) {
+            self.0.set(value);
+        }
     }
 }

@@ -82,7 +82,7 @@ impl LinkKey {
     pub(crate) unsafe fn rest(self, block: Block) -> List {
         sync::read(block.cast());
         // SAFETY: blocks are 8-aligned and at least two words large; the caller owns it.
-        List((unsafe { read_word(block.cast()) } ^ self.0) as u64)
+        List(unsafe { read_link(block) } ^ self.0 as u64)
     }
 
     /// Writes the list behind a free block.
@@ -93,7 +93,7 @@ impl LinkKey {
     pub(crate) unsafe fn set_rest(self, block: Block, rest: List) {
         sync::written(block.cast());
         // SAFETY: blocks are 8-aligned and at least two words large; the caller owns it.
-        unsafe { write_word(block.cast(), rest.0 as usize ^ self.0) };
+        unsafe { write_link(block, rest.0 ^ self.0 as u64) };
     }
 
     /// The block behind a free block, or null.
@@ -117,6 +117,39 @@ pub(crate) unsafe fn wipe_link(block: Block) {
     sync::written(block.cast());
     // SAFETY: blocks are 8-aligned and at least two words large; the caller owns it.
     unsafe { write_word(block.cast(), 0) };
+}
+
+/// Reads a link, which is two words where words are short.
+///
+/// # Safety
+/// The caller owns the block, of 8 bytes at least and aligned to a word.
+#[inline(always)]
+unsafe fn read_link(block: Block) -> u64 {
+    let words = block.cast::<usize>();
+    // SAFETY: by contract.
+    unsafe {
+        let low = read_word(words) as u64;
+        if usize::BITS == u64::BITS {
+            return low;
+        }
+        (read_word(words.add(1)) as u64) << u32::BITS | low
+    }
+}
+
+/// Writes one.
+///
+/// # Safety
+/// As [`read_link`].
+#[inline(always)]
+unsafe fn write_link(block: Block, link: u64) {
+    let words = block.cast::<usize>();
+    // SAFETY: by contract.
+    unsafe {
+        write_word(words, link as usize);
+        if usize::BITS != u64::BITS {
+            write_word(words.add(1), (link >> u32::BITS) as usize);
+        }
+    }
 }
 
 #[cfg(test)]
