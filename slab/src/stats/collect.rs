@@ -89,11 +89,9 @@ impl Heap {
         snapshot.segments.in_use = self.pool.segment_use(each, self.backing, &self.threshold);
         // What was returned is read behind all that is out.
         fence(Ordering::Acquire);
-        let mut in_use = out;
-        self.subtract_spare(&mut in_use);
         for class in 0..self.table.len() {
-            let seen = self.class_snapshot(class, taken[class], out[class], in_use[class]);
-            snapshot.classes.push(seen);
+            let left = taken[class].saturating_sub(out[class]);
+            snapshot.classes.push(self.class_snapshot(class, left));
         }
         for shard in self.shards.iter() {
             let Some(seen) = snapshot.shards.get_mut(shard.index as usize) else { continue };
@@ -104,23 +102,17 @@ impl Heap {
         }
     }
 
-    fn class_snapshot(&self, class: usize, taken: u64, out: u64, in_use: u64) -> ClassSnapshot {
+    /// One class, of whose blocks `back` are not out any more.
+    fn class_snapshot(&self, class: usize, back: u64) -> ClassSnapshot {
         let info = self.table.info(class);
         let bucket = &self.buckets[class];
-        let slabs = self.pool.class_slabs(class);
         let (bucket_allocs, bucket_frees) = bucket.counts();
-        let capacity = slabs * u64::from(info.capacity);
-        let in_use = in_use.min(capacity);
         let mut counts = ClassSnapshot {
             block_bytes: u64::from(info.block_bytes),
             allocs: bucket_allocs,
-            in_use,
-            free_blocks: capacity - in_use,
             bucket_allocs,
             bucket_frees,
             refills: bucket.misses.get(),
-            slabs,
-            slab_bytes: slabs * info.slab_bytes() as u64,
             ..ClassSnapshot::default()
         };
         let mut returned = 0;
@@ -130,10 +122,17 @@ impl Heap {
             counts.refills += shard.refills[class].get();
             counts.remote_frees += shard.remote_frees[class].get();
         }
+        self.shown_frees[class].raise_to(back.saturating_sub(returned));
         self.shown_allocs[class].raise_to(counts.allocs);
-        self.shown_frees[class].raise_to(taken.saturating_sub(out).saturating_sub(returned));
-        counts.allocs = self.shown_allocs[class].get();
         counts.frees = self.shown_frees[class].get();
+        counts.allocs = self.shown_allocs[class].get().max(counts.frees);
+        // So the totals and what is in use agree in every report, though threads go on meanwhile.
+        counts.in_use = counts.allocs - counts.frees;
+        // Behind the allocations: a slab is counted before its blocks are.
+        counts.slabs = self.pool.class_slabs(class);
+        counts.slab_bytes = counts.slabs * info.slab_bytes() as u64;
+        let capacity = counts.slabs * u64::from(info.capacity);
+        counts.free_blocks = capacity.saturating_sub(counts.in_use);
         // What is in use now is a witness too.
         (counts.high_water, counts.window_high_water) = self.witness_in_use(class, counts.in_use);
         counts
