@@ -1,7 +1,7 @@
 //! Heaps of any class table and backing under any sequence of operations on several threads.
 //!
 //! Owns the script: what a heap is built with, and the steps, each on one of a few threads. The threads
-//! take turns, so a script always runs the same way and the [model](model::Model) knows at each step
+//! take turns, so a script always runs the same way and the model knows at each step
 //! what must hold; between the steps blocks lie in outboxes, inboxes and retired batches, and the threads
 //! keep shards, guards and parked leases.
 
