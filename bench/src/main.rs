@@ -32,7 +32,7 @@ struct Args {
     #[arg(long)]
     out: Option<PathBuf>,
     /// No further round begins that would not end within this many minutes from the start. A soak
-    /// takes so long, divided among its allocators.
+    /// takes so long, divided among its allocators unless they go --abreast.
     #[arg(long, default_value_t = 19.0)]
     minutes: f64,
     /// For a soak: servers built already, one for each of --peers, separated by commas.
@@ -41,6 +41,9 @@ struct Args {
     /// For a soak: a tenth of the load.
     #[arg(long)]
     light: bool,
+    /// For a soak: all servers at once, each with its share of the load, and each for all of --minutes.
+    #[arg(long)]
+    abreast: bool,
     /// For a soak: make these errors on purpose, to see that they are found.
     #[arg(long, value_enum, value_delimiter = ',')]
     inject: Vec<NamedError>,
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         soak: SoakWishes {
             servers: args.server,
             light: args.light,
+            abreast: args.abreast,
             inject: args.inject.into_iter().map(|named| named.0).collect(),
         },
     };

@@ -41,6 +41,7 @@ pub fn run(scene: &Scene<'_>, id: u64) {
         client.fill()?;
         let mut pace = Pace::new(f64::from(scene.plan.load(150)));
         while !pace.rest(&scene.pulse) {
+            client.due = Some(pace.due());
             client.turn()?;
         }
         Ok(())
@@ -56,6 +57,8 @@ struct KeyClient<'a> {
     list: VecDeque<u64>,
     counter: i64,
     next: u64,
+    /// When the turn's first request was due, until that is sent.
+    due: Option<Instant>,
 }
 
 impl<'a> KeyClient<'a> {
@@ -69,6 +72,7 @@ impl<'a> KeyClient<'a> {
             list: VecDeque::new(),
             counter: 0,
             next: 0,
+            due: None,
         })
     }
 
@@ -251,7 +255,7 @@ impl<'a> KeyClient<'a> {
     fn timed(&mut self, words: &[&[u8]]) -> io::Result<Frame> {
         let sent = Instant::now();
         let reply = self.wire.ask(words)?;
-        self.scene.took(sent.elapsed());
+        self.scene.took(sent.elapsed(), self.due.take().map(|due| due.elapsed()));
         self.scene.count("requests", 1);
         Ok(reply)
     }

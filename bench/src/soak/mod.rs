@@ -8,11 +8,14 @@
 //! | part | what |
 //! |---|---|
 //! | [`plan`] | how long, how hard, which faults |
+//! | [`abreast`] | several servers at once, round by round |
 //! | [`target`], [`wire`] | the server process; a client connection of ours |
 //! | [`keys`], [`messages`] | the clients that go on all the time, with a model of every reply |
+//! | [`series`] | redis-benchmark beside them |
 //! | [`faults`] | the faults |
 //! | [`watch`] | `/stats.json` and `/metrics` held against their identities; epochs |
 //! | [`trend`] | whether the resident set rises |
+//! | [`processor`] | what processor time the servers take, and how much the machine has left |
 //! | [`ending`] | everything given back; a signal under load |
 //! | [`checks`], [`outcome`] | the ledger of violations; the report |
 //!
@@ -21,11 +24,11 @@
 
 use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub mod abreast;
 pub mod checks;
 pub mod ending;
 pub mod faults;
@@ -33,20 +36,26 @@ pub mod keys;
 pub mod messages;
 pub mod outcome;
 pub mod plan;
+pub mod processor;
 pub mod pulse;
 pub mod scene;
+pub mod series;
 pub mod target;
 pub mod trend;
 pub mod watch;
 pub mod wire;
 
+use abreast::Seat;
 use checks::{Check, Ledger};
 use faults::FAULTS;
 use outcome::{Outcome, Parts, Reading};
 use plan::{FEWEST_ROUNDS, Injected, Plan};
+use processor::Ticks;
 use scene::{Percentiles, Scene};
+use series::Series;
 use target::Target;
 use watch::Watched;
+use wire::Wire;
 
 /// Time between two readings of the resident set.
 const READ_EVERY: Duration = Duration::from_millis(200);
@@ -54,10 +63,9 @@ const READ_EVERY: Duration = Duration::from_millis(200);
 const FURTHER_ENDS: usize = 5;
 /// Time for free pages to go back to the system: three times the heap's decay.
 const RETURNED: Duration = Duration::from_secs(3);
-/// The tests that redis-benchmark runs: what they push they also pop.
-const TESTS: &str = "set,get,incr,lpush,rpush,lpop,rpop,mset";
 
-/// Soaks the server of one build. `heap_serves`: its allocations are Flagstone's.
+/// Soaks the server of one build, in step with those at the other seats. `heap_serves`: its allocations
+/// are Flagstone's.
 ///
 /// # Errors
 /// The server could not be started, or its process could not be watched.
@@ -66,6 +74,7 @@ pub fn soak(
     folder: &Path,
     plan: &Plan,
     heap_serves: bool,
+    seat: Seat,
     say: &dyn Fn(&str),
 ) -> io::Result<Outcome> {
     let ledger = Ledger::default();
@@ -77,9 +86,11 @@ pub fn soak(
     let mut target = Target::start(binary, folder)?;
     let mut outcome = Outcome::default();
     {
+        // All servers are there before the first is loaded.
+        seat.anybody(false);
         let scene = Scene::new(&target, plan, &ledger);
         let baseline = ending::Baseline::read(&scene, heap_serves).map_err(io::Error::other)?;
-        load(&scene, heap_serves, &mut outcome, say);
+        load(&scene, heap_serves, seat, &mut outcome, say);
         say("the end");
         ledger.judge(Check::Released, ending::released(&scene, &baseline));
         if plan.faults.contains(&"half-open") {
@@ -95,6 +106,7 @@ pub fn soak(
         outcome.counts = scene.counts();
         let latencies = scene.latencies();
         outcome.churn = Some(Percentiles::of(&latencies.churn));
+        outcome.due = Some(Percentiles::of(&latencies.due));
         outcome.faults = Some(Percentiles::of(&latencies.faults));
         outcome.baseline = Some(baseline);
     }
@@ -129,8 +141,15 @@ fn no_panic(target: &Target, ledger: &Ledger) {
 }
 
 /// All clients at work, round after round.
-fn load(scene: &Scene<'_>, heap_serves: bool, outcome: &mut Outcome, say: &dyn Fn(&str)) {
+fn load(
+    scene: &Scene<'_>,
+    heap_serves: bool,
+    seat: Seat,
+    outcome: &mut Outcome,
+    say: &dyn Fn(&str),
+) {
     let (produced, sum) = mpsc::channel();
+    let (ticks, spent) = (Ticks::now(), scene.target.processor_time());
     thread::scope(|scope| {
         let watching = scope.spawn(|| watch::watch(scene, heap_serves));
         let mut consumers = Vec::new();
@@ -153,18 +172,24 @@ fn load(scene: &Scene<'_>, heap_serves: bool, outcome: &mut Outcome, say: &dyn F
             scope.spawn(|| keys::overwrite(scene));
         }
         let until = scene.plan.rounds_until();
-        rounds(scene, heap_serves, outcome, say, |round| {
+        let there = rounds(scene, heap_serves, &seat, outcome, say, |round| {
             round < FEWEST_ROUNDS || scene.began.elapsed() < until
         });
         outcome.warm_up = Plan::warm_up(outcome.rounds);
-        if scene.plan.confirms(outcome.rounds) && outcome.judge().is_some_and(|f| f.rises()) {
+        let rises = outcome.judge().is_some_and(|f| f.rises());
+        // Of all, if of any: a window without the others' load would not compare.
+        if there && scene.plan.confirms(outcome.rounds) && seat.anybody(rises) {
             say("it rises: as many rounds again will tell");
             outcome.warm_up = outcome.rounds;
             let last = 2 * outcome.rounds;
-            rounds(scene, heap_serves, outcome, say, |round| round < last);
+            rounds(scene, heap_serves, &seat, outcome, say, |round| round < last);
         }
+        drop(seat);
         outcome.flatness = outcome.judge();
         scene.pulse.stop();
+        outcome.busy = Ticks::now().zip(ticks).and_then(|(now, then)| now.busy_since(then));
+        let spent = scene.target.processor_time().zip(spent);
+        outcome.processor_seconds = spent.map(|(now, then)| now.saturating_sub(then).as_secs_f64());
         let consumed: Vec<_> = consumers
             .into_iter()
             .map(|consumer| consumer.join().expect("a consumer does not panic"))
@@ -176,67 +201,55 @@ fn load(scene: &Scene<'_>, heap_serves: bool, outcome: &mut Outcome, say: &dyn F
     judge_resident(scene, outcome);
 }
 
-/// Rounds for as long as `more` wants one, and the server is there.
+/// Rounds for as long as `more` wants one here or beside, and the server is there. False if it is not.
 fn rounds(
     scene: &Scene<'_>,
     heap_serves: bool,
+    seat: &Seat,
     outcome: &mut Outcome,
     say: &dyn Fn(&str),
     more: impl Fn(usize) -> bool,
-) {
+) -> bool {
     let faults: Vec<_> =
         FAULTS.iter().filter(|fault| scene.plan.faults.contains(&fault.name)).collect();
-    while more(outcome.rounds) {
+    while seat.anybody(more(outcome.rounds)) {
+        // Until here another server's fault may have gone on.
+        scene.set_faulty(false);
         let round = outcome.rounds;
         if scene.target.resident().is_none() {
             scene.ledger.broke(Check::Alive, "the server is gone");
-            break;
+            return false;
         }
         let fault = (!faults.is_empty()).then(|| faults[round % faults.len()]);
-        say(&format!("round {} · {}", round + 1, fault.map_or("churn", |fault| fault.name)));
         scene.pulse.rest(scene.plan.settle());
-        churn(scene, round, heap_serves, outcome);
+        churn(scene, round, heap_serves, seat, outcome);
+        let next = fault.map_or("no fault", |fault| fault.name);
+        say(&format!("round {} · {} · {next}", round + 1, outcome.last_reading()));
         if let Some(fault) = fault {
             scene.set_faulty(true);
             let result = (fault.run)(scene);
-            scene.set_faulty(false);
             scene.ledger.judge(fault.check, result);
         }
         outcome.rounds += 1;
     }
+    scene.set_faulty(false);
+    true
 }
 
 /// The part of a round in which the resident set is read.
-fn churn(scene: &Scene<'_>, round: usize, heap_serves: bool, outcome: &mut Outcome) {
+fn churn(scene: &Scene<'_>, round: usize, heap_serves: bool, seat: &Seat, outcome: &mut Outcome) {
     let began = Instant::now();
-    let mut benchmark = redis_benchmark(scene);
+    let turn = seat.turn(round, scene.plan.churn());
+    let mut series = Series::new(scene, turn, seat.of() == 1);
     let mut readings = Vec::new();
     while began.elapsed() < scene.plan.churn() {
+        series.tend();
         scene.pulse.rest(READ_EVERY);
-        let finished = match &mut benchmark {
-            Ok(child) => child.try_wait(),
-            Err(_) => Ok(None),
-        };
-        match finished {
-            Ok(Some(status)) => {
-                scene.count("redis-benchmark series", 1);
-                if !status.success() {
-                    scene.ledger.broke(Check::Replies, format!("redis-benchmark: {status}"));
-                }
-                benchmark = redis_benchmark(scene);
-            }
-            Ok(None) => {}
-            Err(error) => scene.ledger.broke(Check::Replies, format!("redis-benchmark: {error}")),
-        }
         if let Some(resident) = scene.target.resident() {
             readings.push(resident.current as f64);
         }
     }
-    match benchmark.and_then(|mut child| child.wait()) {
-        Ok(status) if status.success() => scene.count("redis-benchmark series", 1),
-        Ok(status) => scene.ledger.broke(Check::Replies, format!("redis-benchmark: {status}")),
-        Err(error) => scene.ledger.broke(Check::Replies, format!("redis-benchmark: {error}")),
-    }
+    series.finish();
     let middle = began.duration_since(scene.began) + scene.plan.churn() / 2;
     if let Some(median) = crate::stats::median(&readings) {
         let heap = parts(scene).filter(|_| heap_serves);
@@ -244,9 +257,17 @@ fn churn(scene: &Scene<'_>, round: usize, heap_serves: bool, outcome: &mut Outco
             round,
             seconds: middle.as_secs_f64(),
             bytes: median,
+            data: data(scene),
             heap,
         });
     }
+}
+
+/// Bytes of keys, values and tables, as the server accounts for them under every allocator.
+fn data(scene: &Scene<'_>) -> Option<u64> {
+    let mut control = Wire::connect(scene.target.resp).ok()?;
+    let dataset = control.info("used_memory_dataset").ok()?;
+    Some(dataset + control.info("used_memory_tables").ok()?)
 }
 
 fn parts(scene: &Scene<'_>) -> Option<Parts> {
@@ -257,18 +278,6 @@ fn parts(scene: &Scene<'_>) -> Option<Parts> {
         cached: part("cached")?,
         fragmentation: part("fragmentation")?,
     })
-}
-
-fn redis_benchmark(scene: &Scene<'_>) -> io::Result<std::process::Child> {
-    let address = scene.target.resp;
-    Command::new("redis-benchmark")
-        .args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()])
-        .args(["-c", "20", "-P", "4", "-r", "5000", "-d", "200", "-t", TESTS, "-q"])
-        .args(["-n", &scene.plan.series().to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
 }
 
 fn judge_resident(scene: &Scene<'_>, outcome: &Outcome) {

@@ -27,7 +27,9 @@ pub struct Reading {
     pub seconds: f64,
     /// The median of its readings.
     pub bytes: f64,
-    /// Where the heap's bytes were at its end, where Flagstone serves.
+    /// Bytes of keys, values and tables at its end, by the server's own account.
+    pub data: Option<u64>,
+    /// Where the heap's bytes were then, where Flagstone serves.
     pub heap: Option<Parts>,
 }
 
@@ -55,8 +57,14 @@ pub struct Outcome {
     pub counts: BTreeMap<&'static str, u64>,
     /// Latencies while there was only load.
     pub churn: Option<Percentiles>,
+    /// The same requests, from when they were due.
+    pub due: Option<Percentiles>,
     /// Latencies during faults.
     pub faults: Option<Percentiles>,
+    /// Processor time of the server during the load, in seconds.
+    pub processor_seconds: Option<f64>,
+    /// Share of the machine's processor time that was in use meanwhile, by whomever.
+    pub busy: Option<f64>,
     /// The resident set by round.
     pub resident: Vec<Reading>,
     /// The verdict on it.
@@ -80,6 +88,19 @@ impl Outcome {
         let readings: Vec<(f64, f64)> =
             after.map(|reading| (reading.seconds, reading.bytes)).collect();
         Flatness::of(&readings)
+    }
+
+    /// Median of what the rounds after the warm-up read.
+    fn median_of(&self, read: impl Fn(&Reading) -> Option<f64>) -> Option<f64> {
+        let after = self.resident.iter().filter(|reading| reading.round >= self.warm_up);
+        crate::stats::median(&after.filter_map(read).collect::<Vec<f64>>())
+    }
+
+    /// The last round's reading in words.
+    pub fn last_reading(&self) -> String {
+        let Some(last) = self.resident.last() else { return String::from("not read") };
+        let data = last.data.map_or(f64::NAN, |bytes| bytes as f64 / MIB);
+        format!("{:.1} MiB resident for {data:.1} of data", last.bytes / MIB)
     }
 
     /// The checks that did not hold.
@@ -108,6 +129,8 @@ pub struct SoakReport {
     pub length: f64,
     /// A tenth of the load.
     pub light: bool,
+    /// Servers that were soaked at once.
+    pub at_once: u32,
     /// Errors injected on purpose.
     pub injected: Vec<&'static str>,
     /// The soaks.
@@ -128,6 +151,7 @@ impl SoakReport {
             host,
             length: plan.length.as_secs_f64(),
             light: plan.light,
+            at_once: plan.at_once,
             injected: plan.inject.iter().map(|injected| injected.name()).collect(),
             entrants: Vec::new(),
             skipped: Vec::new(),
@@ -161,9 +185,14 @@ impl SoakReport {
         line!(page, "# Soak\n");
         line!(
             page,
-            "{:.0} s each, {} load, on {} ({} CPUs, {:.0} GiB, Linux {}), commit `{}`.{}\n",
+            "{:.0} s each, {} load{}, on {} ({} CPUs, {:.0} GiB, Linux {}), commit `{}`.{}\n",
             self.length,
             if self.light { "a tenth of the" } else { "full" },
+            if self.at_once > 1 {
+                format!(" divided among {} servers at once", self.at_once)
+            } else {
+                String::new()
+            },
             host.cpu,
             host.cpus,
             host.memory_bytes as f64 / f64::from(1 << 30),
@@ -175,12 +204,55 @@ impl SoakReport {
                 format!(" Injected on purpose: {}.", self.injected.join(", "))
             },
         );
+        self.summary(&mut page);
         self.memory(&mut page);
         self.latencies(&mut page);
         self.checks(&mut page);
         self.work(&mut page);
         self.rounds(&mut page);
         page
+    }
+
+    fn summary(&self, page: &mut String) {
+        line!(page, "## Summary\n");
+        line!(
+            page,
+            "Resident set and data: medians after the warm-up, in MiB; data is what keys, values and \
+             tables take by the server's own account, `live` what the heap has given out to anybody. \
+             Latency of single requests without a fault, in ms, from when they were due. Processor \
+             time is the server's during the load. Failures are checks that did not hold.\n"
+        );
+        line!(
+            page,
+            "| allocator | resident | slope (MiB/h) | data | live | p50 | p99 | p999 | processor s | \
+             machine busy | rounds | failures |"
+        );
+        line!(page, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+        for Entrant { name, outcome, .. } in &self.entrants {
+            let figure = |value: Option<f64>, digits: usize| match value {
+                Some(value) => format!("{value:.digits$}"),
+                None => String::from("-"),
+            };
+            let mib = |bytes: Option<f64>| figure(bytes.map(|bytes| bytes / MIB), 1);
+            let slope = outcome.flatness.map(|f| f.slope.per_second * 3600.0 / MIB);
+            let due = outcome.due.filter(|due| due.count > 0);
+            line!(
+                page,
+                "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} % | {} | {} |",
+                mib(outcome.median_of(|reading| Some(reading.bytes))),
+                slope.map_or_else(|| String::from("-"), |slope| format!("{slope:+.1}")),
+                mib(outcome.median_of(|reading| reading.data.map(|bytes| bytes as f64))),
+                mib(outcome.median_of(|reading| reading.heap.map(|parts| parts.live as f64))),
+                figure(due.map(|due| due.p50), 3),
+                figure(due.map(|due| due.p99), 3),
+                figure(due.map(|due| due.p999), 3),
+                figure(outcome.processor_seconds, 0),
+                figure(outcome.busy.map(|share| 100.0 * share), 0),
+                outcome.rounds,
+                outcome.failed().len(),
+            );
+        }
+        line!(page, "");
     }
 
     fn memory(&self, page: &mut String) {
@@ -236,13 +308,18 @@ impl SoakReport {
         line!(
             page,
             "Single requests of the key clients, from send to reply, beside everything else that the \
-             machine does, its pauses included; requests are due at a fixed rate, and one that comes \
-             late delays the next.\n"
+             machine does, its pauses included. Each client's turns are due at a fixed rate, one that \
+             comes late delays the next: `from due` counts a turn's first request from then. Who falls \
+             behind by half a second starts afresh.\n"
         );
         line!(page, "| allocator | while | requests | p50 | p95 | p99 | p999 | longest |");
         line!(page, "|---|---|--:|--:|--:|--:|--:|--:|");
         for Entrant { name, outcome, .. } in &self.entrants {
-            let parts = [("load", outcome.churn), ("faults", outcome.faults)];
+            let parts = [
+                ("load", outcome.churn),
+                ("load, from due", outcome.due),
+                ("faults", outcome.faults),
+            ];
             for (when, percentiles) in parts {
                 let Some(p) = percentiles.filter(|p| p.count > 0) else { continue };
                 line!(
@@ -382,12 +459,39 @@ mod tests {
         let plan = Plan {
             length: std::time::Duration::from_secs(60),
             light: false,
+            at_once: 3,
             faults: Vec::new(),
             inject: Vec::new(),
         };
         let mut report = SoakReport::new(Host::look(Path::new("/")), &plan);
         report.entrants.push(entrant(broken));
         report
+    }
+
+    #[test]
+    fn the_summary_has_every_figure_after_the_warm_up() {
+        let mut report = report(false);
+        let mut due = crate::soak::scene::Latencies::default().due;
+        due.saturating_record(2_000_000);
+        let mib = |n: u64| n << 20;
+        let parts = |live| Parts { live, cached: 0, fragmentation: 0 };
+        let reading = |round: usize, n: u64| Reading {
+            round,
+            seconds: 60.0 * round as f64,
+            bytes: mib(n) as f64,
+            data: Some(mib(n) / 2),
+            heap: Some(parts(mib(n) as i64 / 4)),
+        };
+        let outcome = &mut report.entrants[0].outcome;
+        outcome.resident = (0..8).map(|round| reading(round, 40 + 4 * round as u64)).collect();
+        (outcome.rounds, outcome.warm_up) = (8, 2);
+        outcome.flatness = outcome.judge();
+        outcome.due = Some(Percentiles::of(&due));
+        (outcome.processor_seconds, outcome.busy) = (Some(12.0), Some(0.255));
+        let page = report.page();
+        let row = "| flagstone | 58.0 | +240.0 | 29.0 | 14.5 | 2.001 | 2.001 | 2.001 | 12 | 26 % | 8 | 0 |";
+        assert!(page.contains(row) && page.contains("divided among 3 servers at once"), "{page}");
+        assert_eq!(report.entrants[0].outcome.last_reading(), "68.0 MiB resident for 34.0 of data");
     }
 
     #[test]

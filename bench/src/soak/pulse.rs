@@ -55,6 +55,11 @@ impl Pace {
         }
         pulse.rest(self.due.saturating_duration_since(now))
     }
+
+    /// When the turn that [`rest`](Self::rest) ended with was due.
+    pub fn due(&self) -> Instant {
+        self.due
+    }
 }
 
 #[cfg(test)]

@@ -38,7 +38,10 @@ pub struct Scene<'a> {
 pub struct Latencies {
     /// While the server is only loaded.
     pub churn: Histogram<u64>,
-    /// While a fault is under way.
+    /// The same, from when a request was due: what comes late, because the one before it took long or
+    /// the client itself was late, counts from then.
+    pub due: Histogram<u64>,
+    /// While a fault is under way, in any of the servers that are soaked at once.
     pub faults: Histogram<u64>,
 }
 
@@ -63,7 +66,7 @@ impl Default for Latencies {
     fn default() -> Self {
         let empty =
             || Histogram::new_with_bounds(1_000, LONGEST, 3).expect("the bounds are in order");
-        Latencies { churn: empty(), faults: empty() }
+        Latencies { churn: empty(), due: empty(), faults: empty() }
     }
 }
 
@@ -108,13 +111,19 @@ impl<'a> Scene<'a> {
         lock(&self.counts).clone()
     }
 
-    /// Keeps the latency of a request.
-    pub fn took(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(LONGEST);
+    /// Keeps the latency of a request: from its sending, and, if it was due at a time, from then.
+    pub fn took(&self, time: Duration, since_due: Option<Duration>) {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(LONGEST);
         let faulty = *lock(&self.faulty);
         let mut latencies = lock(&self.latencies);
-        let histogram = if faulty { &mut latencies.faults } else { &mut latencies.churn };
-        histogram.saturating_record(nanos);
+        if faulty {
+            latencies.faults.saturating_record(nanos(time));
+            return;
+        }
+        latencies.churn.saturating_record(nanos(time));
+        if let Some(since_due) = since_due {
+            latencies.due.saturating_record(nanos(since_due));
+        }
     }
 
     /// The latencies so far.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
+use super::processor;
 use super::wire::PATIENCE;
 use crate::measure::Resident;
 
@@ -93,6 +94,12 @@ impl Target {
     /// Present and peak resident set.
     pub fn resident(&self) -> Option<Resident> {
         Resident::parse(&fs::read_to_string(self.proc("status")).ok()?)
+    }
+
+    /// Processor time that it has spent.
+    pub fn processor_time(&self) -> Option<Duration> {
+        let stat = fs::read_to_string(self.proc("stat")).ok()?;
+        processor::time_of(&stat, rustix::param::clock_ticks_per_second())
     }
 
     /// Descriptors that it has open.

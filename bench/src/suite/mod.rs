@@ -55,6 +55,8 @@ pub struct SoakWishes {
     pub servers: Vec<PathBuf>,
     /// A tenth of the load.
     pub light: bool,
+    /// All servers at once instead of one after the other.
+    pub abreast: bool,
     /// Errors to make on purpose.
     pub inject: Vec<Injected>,
 }

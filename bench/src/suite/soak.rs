@@ -1,26 +1,38 @@
 //! `--suite soak`: the reference server under churn and faults for as long as asked, with checks that
-//! end the run with a failure; by default Flagstone's build alone, and any others by name.
+//! end the run with a failure; by default Flagstone's build alone, and any others by name, one after the
+//! other or all at once.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
 
 use super::server::BUILDS;
 use super::{CannotRun, Ended, Suite, Wishes, skip};
 use crate::driver::build::{Builder, is_installed};
 use crate::driver::host::Host;
 use crate::peer::FLAGSTONE;
+use crate::soak::abreast::Seat;
 use crate::soak::faults::FAULTS;
-use crate::soak::outcome::{Entrant, SoakReport};
+use crate::soak::outcome::{Entrant, Outcome, SoakReport};
 use crate::soak::plan::Plan;
 use crate::soak::soak;
 
-/// Builds, soaks one after the other, reports.
+/// A server that is built and proven.
+struct Ready {
+    name: &'static str,
+    path: PathBuf,
+    version: String,
+}
+
+/// Builds, soaks, reports.
 pub fn run(builder: &Builder, wishes: &Wishes) -> Result<Ended, CannotRun> {
     if !is_installed("redis-benchmark") {
         return Err(CannotRun(String::from("redis-benchmark is not installed (redis-tools)")));
     }
     let folder = wishes.folder(Suite::Soak, builder);
     let mut skipped = Vec::new();
-    let mut entrants = Vec::new();
+    let mut ready = Vec::new();
     for (index, (name, feature, called)) in builds(wishes)?.into_iter().enumerate() {
         let built = match wishes.soak.servers.get(index) {
             Some(path) => Ok(path.clone()),
@@ -32,44 +44,65 @@ pub fn run(builder: &Builder, wishes: &Wishes) -> Result<Ended, CannotRun> {
         match built
             .and_then(|path| super::server::prove(&path, called).map(|version| (path, version)))
         {
-            Ok((path, version)) => entrants.push((name, path, version)),
+            Ok((path, version)) => ready.push(Ready { name, path, version }),
             Err(reason) => skip(&mut skipped, name, reason),
         }
     }
-    if entrants.is_empty() {
+    if ready.is_empty() {
         return Err(CannotRun(String::from("the server could not be built or started")));
     }
-    let plan = plan(wishes, entrants.len());
+    let plan = plan(wishes, ready.len() as u32);
     let mut report = SoakReport::new(Host::look(builder.workspace()), &plan);
     report.skipped = skipped;
-    let mut written = None;
-    for (name, path, version) in entrants {
-        println!("soaking the server with {name} for {:.0} s", plan.length.as_secs_f64());
-        let outcome = one(&path, &folder.join(name), &plan, name)?;
-        report.entrants.push(Entrant { name: name.to_owned(), version, outcome });
+    let mut broken = Vec::new();
+    for group in ready.chunks(plan.at_once as usize) {
+        for (Ready { name, version, .. }, outcome) in
+            group.iter().zip(at_once(group, &folder, &plan))
+        {
+            let (name, version) = ((*name).to_owned(), version.clone());
+            match outcome {
+                Ok(outcome) => report.entrants.push(Entrant { name, version, outcome }),
+                Err(error) => broken.push(format!("the soak with {name}: {error}")),
+            }
+        }
         // After each, so that what was found is not lost with the next one.
-        let paths = report.write(&folder);
-        written = Some(
-            paths.map_err(|error| CannotRun(format!("the report cannot be written: {error}")))?,
-        );
+        write(&report, &folder)?;
     }
     print!("{}", report.page());
-    for path in written.into_iter().flatten() {
+    for path in write(&report, &folder)? {
         println!("wrote {}", path.display());
+    }
+    if !broken.is_empty() {
+        return Err(CannotRun(broken.join("; ")));
     }
     Ok(Ended { last_line: report.last_line(), failures: report.failures() })
 }
 
-fn one(
-    path: &Path,
-    folder: &Path,
-    plan: &Plan,
-    name: &str,
-) -> Result<crate::soak::outcome::Outcome, CannotRun> {
-    let started = std::time::Instant::now();
-    let say = |what: &str| println!("{:6.0} s  {name}: {what}", started.elapsed().as_secs_f64());
-    soak(path, folder, plan, name == FLAGSTONE, &say)
-        .map_err(|error| CannotRun(format!("the soak with {name}: {error}")))
+fn write(report: &SoakReport, folder: &Path) -> Result<[PathBuf; 2], CannotRun> {
+    let paths = report.write(folder);
+    paths.map_err(|error| CannotRun(format!("the report cannot be written: {error}")))
+}
+
+/// Soaks all servers of a group at once. In the order of the group.
+fn at_once(group: &[Ready], folder: &Path, plan: &Plan) -> Vec<io::Result<Outcome>> {
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let soaks: Vec<_> = group
+            .iter()
+            .zip(Seat::row(group.len() as u32))
+            .map(|(Ready { name, path, .. }, seat)| {
+                let seconds = plan.length.as_secs_f64();
+                println!("soaking the server with {name} for {seconds:.0} s");
+                let say = move |what: &str| {
+                    println!("{:6.0} s  {name}: {what}", started.elapsed().as_secs_f64());
+                };
+                let folder = folder.join(name);
+                scope.spawn(move || soak(path, &folder, plan, *name == FLAGSTONE, seat, &say))
+            })
+            .collect();
+        let lost = |_| Err(io::Error::other("it panicked"));
+        soaks.into_iter().map(|soak| soak.join().unwrap_or_else(lost)).collect()
+    })
 }
 
 /// The builds that are asked for, in the order asked: Flagstone's if none is.
@@ -91,11 +124,13 @@ fn builds(wishes: &Wishes) -> Result<Vec<super::server::Build>, CannotRun> {
     Ok(builds)
 }
 
-fn plan(wishes: &Wishes, entrants: usize) -> Plan {
+fn plan(wishes: &Wishes, entrants: u32) -> Plan {
+    let at_once = if wishes.soak.abreast { entrants } else { 1 };
     Plan {
         // Building does not count: a soak is as long as it was asked to be.
-        length: wishes.budget / u32::try_from(entrants).unwrap_or(1),
+        length: wishes.budget / (entrants / at_once),
         light: wishes.soak.light,
+        at_once,
         faults: FAULTS.iter().map(|fault| fault.name).filter(|name| wishes.wants(name)).collect(),
         inject: wishes.soak.inject.clone(),
     }
@@ -138,6 +173,10 @@ mod tests {
     fn the_time_is_divided_and_faults_are_picked_by_name() {
         let plan = plan(&wishes(&["a", "b"], 0), 2);
         assert_eq!(plan.length, Duration::from_secs(30));
-        assert_eq!(plan.faults, ["memory-cap"]);
+        assert_eq!((plan.faults, plan.at_once), (vec!["memory-cap"], 1));
+        let mut wishes = wishes(&["a", "b"], 0);
+        wishes.soak.abreast = true;
+        let plan = super::plan(&wishes, 2);
+        assert_eq!((plan.length, plan.at_once), (Duration::from_secs(60), 2));
     }
 }
