@@ -4,11 +4,12 @@
 //! gives its shard back, a scavenger moves the slab on to the bucket, and another shard takes it from
 //! there and frees the rest. The free may find any owner's name, post to a shard that has the slab no
 //! more, or ask a bucket that has just given it away: it is passed on, and gets there (rules O1, B1,
-//! F1, H1). In the second test a thread without a shard routes its free by itself.
+//! F1, H1). On its way the block is marked, and its owner must not take the mark for a second free (F2). In the second test a thread without a shard routes its free by itself.
 //!
 //! control: drain_not_asked: Causality violation
 //! control: bucket_not_asked: Causality violation
 //! control: lease_release: Causality violation
+//! control: mark_is_a_link: double free of
 #![cfg(flagstone_loom)]
 
 use std::alloc::Layout;

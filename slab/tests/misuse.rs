@@ -3,9 +3,10 @@
 // requirement: G9
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::fmt::Debug;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::Barrier;
 use std::thread;
 
 use flagstone_slab::{Flagstone, untyped};
@@ -18,18 +19,28 @@ const CASE: &str = "FLAGSTONE_MISUSE_CASE";
 /// Runs `fault` in a child if this is the child; else starts it and returns what it wrote to
 /// standard error. It must have ended by `SIGABRT`.
 fn aborts(test: &str, fault: impl FnOnce()) -> String {
-    if std::env::var(CASE).is_ok_and(|case| case == test) {
-        fault();
+    let mut fault = Some(fault);
+    let mut said = abort_each(test, &[()], |()| fault.take().unwrap()());
+    said.pop().unwrap()
+}
+
+/// The same for several faults of a kind, each in a child of its own.
+fn abort_each<T: Copy + Debug>(test: &str, faults: &[T], fault: impl FnOnce(T)) -> Vec<String> {
+    if let Ok(case) = std::env::var(CASE) {
+        fault(faults[case.parse::<usize>().unwrap()]);
         std::process::exit(0);
     }
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(CASE, test)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&child.stderr).into_owned();
-    assert_eq!(child.status.signal(), Some(libc::SIGABRT), "{said}");
-    said
+    let in_child = |(case, what): (usize, &T)| {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(CASE, case.to_string())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stderr).into_owned();
+        assert_eq!(child.status.signal(), Some(libc::SIGABRT), "{what:?}: {said}");
+        said
+    };
+    faults.iter().enumerate().map(in_child).collect()
 }
 
 fn layout(bytes: usize) -> Layout {
@@ -99,20 +110,129 @@ fn a_block_freed_twice_with_others_between_and_never_written() {
     names(&said, "double free of");
 }
 
+/// Where a block is that its slab's owner has not linked yet.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// With the thread that freed it.
+    Gathered,
+    /// With its owner, in a chain.
+    Posted,
+}
+
+/// Who frees it again.
+#[derive(Clone, Copy, Debug)]
+enum Again {
+    Owner,
+    Third,
+}
+
+const WHO: [Again; 2] = [Again::Owner, Again::Third];
+
+/// Frees six blocks of this thread's on another thread, and then one of them once more. The process
+/// ends with success if that goes unnoticed.
+fn free_again(
+    way: Way,
+    again: Again,
+    which: usize,
+    alloc: impl Fn() -> usize + Send + Sync,
+    free: impl Fn(usize) + Send + Sync,
+) {
+    let blocks: Vec<usize> = (0..6).map(|_| alloc()).collect();
+    let freed = Barrier::new(3);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // So that the thread has a shard, if there is one for it.
+            alloc();
+            blocks.iter().for_each(|&block| free(block));
+            if let Way::Posted = way {
+                flagstone_slab::thread::flush();
+            }
+            freed.wait();
+            // With what it has gathered.
+            loop {
+                thread::park();
+            }
+        });
+        // Here before the blocks are freed: to start a thread takes memory, perhaps that of these blocks.
+        let third = scope.spawn(|| {
+            freed.wait();
+            if let Again::Third = again {
+                free(blocks[which]);
+            }
+        });
+        freed.wait();
+        match again {
+            Again::Owner => free(blocks[which]),
+            Again::Third => third.join().unwrap(),
+        }
+        std::process::exit(0);
+    });
+}
+
+/// Nobody touches the block between the two frees, and nobody allocates after the second. Through the
+/// interface of `malloc`; the global allocator finds as much with the feature `hardened`.
+#[test]
+fn a_block_on_its_way_to_its_owner_is_found_at_once() {
+    let here = "a_block_on_its_way_to_its_owner_is_found_at_once";
+    // The first that is freed is one of several that a chain's head names, the last is the head. Of the
+    // smallest each is a head, the largest have a slab each.
+    let blocks = [(16, 0), (24, 5), (64, 0), (640, 5), (5_000, 2), (100_000, 1)];
+    let ways = [Way::Gathered, Way::Posted];
+    let faults = blocks.iter().flat_map(|&block| {
+        ways.iter().flat_map(move |&way| WHO.iter().map(move |&again| (block, way, again)))
+    });
+    let faults: Vec<_> = faults.collect();
+    let said = abort_each(here, &faults, |((bytes, which), way, again)| {
+        let alloc = || untyped::alloc(bytes).expose_provenance();
+        free_again(way, again, which, alloc, |block| {
+            let block = std::ptr::with_exposed_provenance_mut(block);
+            match cfg!(feature = "hardened") {
+                true => free(block, bytes),
+                // SAFETY: given up; the second is the fault.
+                false => unsafe { untyped::free(block) },
+            }
+        });
+    });
+    said.iter().for_each(|said| names(said, "double free of"));
+}
+
+#[test]
+fn a_block_of_an_instance_on_its_way_is_found_at_once() {
+    let here = "a_block_of_an_instance_on_its_way_is_found_at_once";
+    // With one shard the freeing thread has none.
+    let faults = [1, 2].map(|shards| WHO.map(|again| (shards, again)));
+    let said = abort_each(here, faults.as_flattened(), |(shards, again)| {
+        let heap = flagstone_slab::Heap::builder().name("index").shards(shards);
+        let heap = heap.build().unwrap();
+        let alloc = || heap.alloc(layout(200)).as_ptr().expose_provenance();
+        free_again(Way::Posted, again, 3, alloc, |block| {
+            let block = std::ptr::with_exposed_provenance_mut(block);
+            let block = std::ptr::NonNull::new(block).unwrap();
+            // SAFETY: given up; the second is the fault.
+            unsafe { heap.dealloc(block, layout(200)) };
+        });
+    });
+    for said in said {
+        says(&said, "double free of");
+        assert!(said.contains("of heap index"), "{said}");
+    }
+}
+
+/// Unchecked, a block on its way is not looked at: its owner finds it when it needs the slab's blocks.
 #[test]
 fn a_block_freed_by_two_threads_neither_of_which_owns_it() {
     let said = aborts("a_block_freed_by_two_threads_neither_of_which_owns_it", || {
-        let (sender, receiver) = mpsc::channel::<usize>();
         let block = alloc(640) as usize;
-        let keep = thread::spawn(move || {
-            alloc(640);
-            free(block as *mut u8, 640);
-            sender.send(block).unwrap();
-        });
-        let again = receiver.recv().unwrap();
-        keep.join().unwrap();
-        thread::spawn(move || free(again as *mut u8, 640)).join().unwrap();
-        // Nobody has touched the block since. Its owner does, when it needs the slab's blocks.
+        for _ in 0..2 {
+            let freer = thread::spawn(move || {
+                alloc(640);
+                free(block as *mut u8, 640);
+            });
+            freer.join().unwrap();
+        }
+        if cfg!(feature = "hardened") {
+            std::process::exit(0);
+        }
         for _ in 0..1_000 {
             alloc(640);
         }

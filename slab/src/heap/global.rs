@@ -105,13 +105,14 @@ fn alloc_zeroed_apart(layout: Layout) -> Block {
 /// The caller gives up `block`, which came from the global heap.
 #[inline(never)]
 unsafe fn free_block(block: Block) {
+    const CHECK: bool = cfg!(feature = "hardened");
     let shard = local::shard();
     // SAFETY: the thread's shard or the sentinel; the caller gives the block up.
     unsafe {
-        match shard.free_fast::<{ cfg!(feature = "hardened") }>(block) {
+        match shard.free_fast::<CHECK>(block) {
             Freed::Done => {}
             Freed::Look(slab) => Heap::global().look_at(shard, slab),
-            Freed::Elsewhere => Heap::global().free_elsewhere(shard, block),
+            Freed::Elsewhere => Heap::global().free_elsewhere::<CHECK>(shard, block),
         }
     }
 }

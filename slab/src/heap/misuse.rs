@@ -4,9 +4,10 @@
 //! without deciding anything; here the suspicion is proved, and the process ends with a line that
 //! names the address, its class and its owner, or the free goes on.
 //!
-//! A free block carries in its first word the encoded link to another free block of its slab, or to
-//! none; an allocation clears the word. So a block that is freed and carries such a link was freed
-//! before, unless the program wrote one of a few thousand words out of 2^64 that it cannot know.
+//! A free block carries in its first word the encoded link to another free block of its slab, to none, or,
+//! on its way to its owner, to itself; an allocation clears the word. So a block that is freed and carries
+//! such a link was freed before, unless the program wrote one of a few million words out of 2^64 that it
+//! cannot know, and one that fits to where it leads.
 
 use std::fmt;
 
@@ -65,7 +66,7 @@ impl Heap {
 }
 
 /// Ends the process over a block that was freed again and found out when its slab's blocks were linked: on
-/// its way to its owner a block is not touched. From wherever that is, with or without locks.
+/// its way to its owner a block is not touched where frees are not checked. From wherever that is, with or without locks.
 #[cold]
 pub(crate) fn freed_twice(slab: &Slab, block: Block) -> ! {
     match Visit::to_any(slab.segment().table.heap().0) {
@@ -90,6 +91,34 @@ impl fmt::Display for Whose<'_> {
             }
             OwnerKind::Bucket => write!(f, "in a bucket"),
             OwnerKind::None => write!(f, "in no shard"),
+        }
+    }
+}
+
+#[cfg(all(test, not(flagstone_loom)))]
+mod tests {
+    use super::*;
+    use crate::layout::List;
+    use crate::untyped;
+
+    /// Freed without complaint: the word leads to a block that is not in a list as long as the word says.
+    #[test]
+    fn a_word_that_reads_like_a_link_does_not_make_a_block_free() {
+        let blocks = [(); 3].map(|()| untyped::alloc(48));
+        let key = Heap::global().key();
+        for len in [1, 2, 100] {
+            let [block, other, _] = blocks;
+            // SAFETY: blocks in use, of one class.
+            unsafe {
+                other.cast::<usize>().write(7);
+                key.set_rest(block, List::starting(other, len));
+                assert!(key.looks_free(block));
+                Heap::global().check_free(slab_of(block), block);
+            }
+        }
+        for block in blocks {
+            // SAFETY: allocated above.
+            unsafe { untyped::free(block) };
         }
     }
 }

@@ -62,7 +62,7 @@ impl Heap {
                 return self.fallback.free(block, &self.means());
             };
             let Some(shard) = self.acquire() else {
-                let chain = Chain::single(slab, block);
+                let chain = Chain::marked(slab, self.key(), block);
                 self.unsharded_posts.add(1);
                 if let Some(owner) = self.route(None, chain) {
                     self.visit_sleeper(owner);
@@ -73,9 +73,10 @@ impl Heap {
                 return self.take_back(shard, &Chain::single(slab, block));
             }
             if owner_word(slab).get().is_common() {
-                return self.post_chain(shard, Chain::single(slab, block));
+                return self.post_chain(shard, Chain::marked(slab, shard.key(), block));
             }
-            self.free_to(shard, slab, slab.class.get() as usize, block);
+            // The checks above have looked at the block: to mark it costs no more.
+            self.free_to::<true>(shard, slab, slab.class.get() as usize, block);
         }
     }
 
@@ -140,7 +141,7 @@ impl Heap {
             match shard.free_fast::<true>(block) {
                 Freed::Done => {}
                 Freed::Look(slab) => self.look_at(shard, slab),
-                Freed::Elsewhere => self.free_elsewhere(shard, block),
+                Freed::Elsewhere => self.free_elsewhere::<true>(shard, block),
             }
         }
     }
@@ -210,7 +211,8 @@ impl Heap {
                     }
                 }
                 OwnerKind::None => {
-                    fatal(format_args!("free of {:p}, which is in no slab in use", chain.head))
+                    let block = chain.head.block();
+                    fatal(format_args!("free of {block:p}, which is in no slab in use"))
                 }
             }
         }
@@ -249,13 +251,17 @@ impl Heap {
     /// As [`drain`](Self::drain).
     unsafe fn drain_telling(&self, shard: &Shard, passed_on: impl Fn(&Shard)) -> u64 {
         let mut blocks = 0;
-        let mut head: Block = shard.inbox.0.take();
-        while !head.is_null() {
+        let mut head = shard.inbox.0.take();
+        while !head.is_none() {
+            let (key, block) = (shard.key(), head.block());
             // SAFETY: what the swap took is ours alone; every posted chain carries its word.
             unsafe {
-                // A head has a chain's word and no link, unless it came before and was linked.
-                if shard.key().looks_free(head) && slab_of(head).is_linked(shard.key(), head) {
-                    freed_twice(slab_of(head), head);
+                // A head has a mark or a chain's word and no link, unless it came before and was linked.
+                if key.looks_free(block)
+                    && !key.is_marked(block)
+                    && slab_of(block).is_linked(key, block)
+                {
+                    freed_twice(slab_of(block), block);
                 }
                 let word = ChainWord::read(head);
                 let next = word.next_chain();

@@ -3,6 +3,10 @@
 //! Owns the way from the fast path's "not mine" to the outbox, and what is posted when. It reads only
 //! what any thread may (the slice table, the owner words) and the block, never the metadata of a
 //! slab that another thread owns and writes.
+//!
+//! Where frees are checked (`CHECK`: those of the `malloc` interface and of instances, and all with the
+//! feature `hardened`), the block is looked at and marked, so that a second free of it is found at once
+//! (see `layout/chain.rs`). The others do not touch it.
 
 use super::Heap;
 use crate::layout::{Block, List, OwnerKind, SLICE_BYTES, Segment, SegmentMap, Slab, slab_of};
@@ -13,13 +17,14 @@ use crate::shard::{Chain, OUTBOX_BYTES, Pending, Shard, owner_word};
 const HOLD_MAX: u32 = SLICE_BYTES as u32;
 
 impl Heap {
-    /// Frees a block that the fast path turned away: mostly one of another shard.
+    /// Frees a block that the fast path turned away: mostly one of another shard. `CHECK` is the fast
+    /// path's.
     ///
     /// # Safety
     /// The caller has `shard`, the thread's for this heap or the sentinel, and gives up `block`,
     /// which came from this heap's allocation functions.
     #[inline(never)]
-    pub(crate) unsafe fn free_elsewhere(&self, shard: &Shard, block: Block) {
+    pub(crate) unsafe fn free_elsewhere<const CHECK: bool>(&self, shard: &Shard, block: Block) {
         if let Some((base, offset)) = SegmentMap::recent(block.addr())
             && !shard.is_sentinel()
         {
@@ -34,12 +39,12 @@ impl Heap {
                 let owner = segment.owners.of_first(first).get();
                 if segment.table.heap() == self.id && owner.is_shard() && owner != shard.owner() {
                     let class = segment.table.class(first);
-                    // Whether it is free already its owner finds out: that would be a look at memory
-                    // that nothing else here touches.
+                    // Unchecked, its owner finds out whether it is free already: that would be a look at
+                    // memory that nothing else here touches.
                     let sound = self.table.info(class).starts_block(offset - first * SLICE_BYTES);
-                    if sound && !(cfg!(feature = "hardened") && shard.key().looks_free(block)) {
-                        let slab = &raw const segment.slabs;
-                        return self.free_to(shard, &*slab.cast::<Slab>().add(first), class, block);
+                    if sound && !(CHECK && shard.key().looks_free(block)) {
+                        let slab = &*(&raw const segment.slabs).cast::<Slab>().add(first);
+                        return self.free_to::<CHECK>(shard, slab, class, block);
                     }
                 }
             }
@@ -54,20 +59,31 @@ impl Heap {
     /// # Safety
     /// The caller has the shard and owns `block`, a freed block of `slab`, of `class`.
     #[inline]
-    pub(super) unsafe fn free_to(&self, shard: &Shard, slab: &Slab, class: usize, block: Block) {
+    pub(super) unsafe fn free_to<const CHECK: bool>(
+        &self,
+        shard: &Shard,
+        slab: &Slab,
+        class: usize,
+        block: Block,
+    ) {
         let info = self.table.info(class);
         // SAFETY: by contract.
         unsafe {
             if info.block_bytes > HOLD_MAX {
-                return self.post_chain(shard, Chain::single(slab, block));
+                let chain = match CHECK {
+                    true => Chain::marked(slab, shard.key(), block),
+                    false => Chain::single(slab, block),
+                };
+                return self.post_chain(shard, chain);
             }
-            if cfg!(feature = "hardened") {
-                // So that a second free on any thread finds it free.
-                shard.key().set_rest(block, List::EMPTY);
+            if CHECK {
+                // Ours until its chain is posted: its owner does not know of it, so nobody links it, or
+                // hands it out, while it is marked (rule F2).
+                shard.key().mark(block);
             }
             let chained = info.slices == 1;
             let bytes = info.block_bytes;
-            if let Some(chain) = shard.outbox.gather(slab, block, bytes, chained) {
+            if let Some(chain) = shard.outbox.gather::<CHECK>(slab, block, bytes, chained) {
                 self.hold(shard, chain);
             }
             if shard.outbox.bytes() >= OUTBOX_BYTES {
@@ -164,7 +180,7 @@ impl Heap {
             // SAFETY: by contract; the blocks keep their slab in use.
             unsafe {
                 list = shard.key().rest(block);
-                self.post_chain(shard, Chain::single(slab_of(block), block));
+                self.post_chain(shard, Chain::marked(slab_of(block), shard.key(), block));
             }
         }
     }

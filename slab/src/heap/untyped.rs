@@ -89,7 +89,7 @@ unsafe fn free_beyond(shard: &'static Shard, block: Block, freed: Freed) {
             match freed {
                 Freed::Done => {}
                 Freed::Look(slab) => Heap::global().look_at(shard, slab),
-                Freed::Elsewhere => Heap::global().free_elsewhere(shard, block),
+                Freed::Elsewhere => Heap::global().free_elsewhere::<true>(shard, block),
             }
         }
     });

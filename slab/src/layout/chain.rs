@@ -1,17 +1,24 @@
 //! A chain of freed blocks on its way to their owner: what is written into one of them.
 //!
-//! Owns the words of a chain's *head*, the block that stands for it. Word 0 is a [`ChainWord`]: where the
+//! Owns the words of a chain's *head*, the block that stands for it. One is a [`ChainWord`]: where the
 //! next chain in the inbox starts, and how many blocks this one has. The words behind it say which
 //! other blocks of the same slice belong to it, four to a word. The others stay as they were freed: a
 //! thread that frees for another reads and writes none of their lines, so these do not travel to its
 //! core and back. Only the owner links them, with stores that need not wait for each other
 //! (the pointer arrays of jemalloc's and tcmalloc's thread caches, sent by snmalloc's batches).
+//!
+//! Where frees are checked, every block of a chain is *marked*: its first word is a link to itself, so
+//! that whoever frees it again finds it free at once, and not only when its owner links it. No free list has
+//! such a link. A marked head has its chain's word behind the mark, and a pointer to it has the lowest
+//! bit set. A chain is marked as a whole, or not at all.
+
+use std::ptr;
 
 use super::link::{Block, LENGTH_BITS, LinkKey, List};
 use super::map::ADDRESS_BITS;
 use super::segment::SLICE_BYTES;
 use crate::os::poison::{read_word, write_word};
-use crate::sync;
+use crate::sync::{self, weakened};
 
 /// Most blocks in one chain. A gathered one fills a cache line.
 pub(crate) const MAX_CHAIN: usize = 25;
@@ -27,7 +34,70 @@ const _: () = {
     assert!(MAX_CHAIN > 1 && MAX_CHAIN < 1 << u8::BITS);
 };
 
+/// The head of a chain. The lowest bit of the address says whether the block is marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Head(*mut u8);
+
+impl Head {
+    /// No chain.
+    pub(crate) const NONE: Head = Head(ptr::null_mut());
+
+    /// A block that stands for a chain of marked blocks, or of others.
+    #[inline(always)]
+    pub(crate) fn new(block: Block, marked: bool) -> Self {
+        Self(block.wrapping_add(usize::from(marked)))
+    }
+
+    /// As it was before it was made [raw](Self::raw).
+    pub(crate) fn of_raw(raw: *mut u8) -> Self {
+        Self(raw)
+    }
+
+    /// The head as a pointer that only stands for it.
+    pub(crate) fn raw(self) -> *mut u8 {
+        self.0
+    }
+
+    pub(crate) fn is_none(self) -> bool {
+        self.0.is_null()
+    }
+
+    pub(crate) fn block(self) -> Block {
+        self.0.map_addr(|a| a & !1)
+    }
+
+    pub(crate) fn is_marked(self) -> bool {
+        self.0.addr() & 1 != 0
+    }
+
+    /// The words that describe the chain.
+    fn words(self) -> *mut usize {
+        self.block().cast::<usize>().wrapping_add(usize::from(self.is_marked()))
+    }
+}
+
 impl LinkKey {
+    /// Marks a block as free and on its way to its owner.
+    ///
+    /// # Safety
+    /// The caller owns the free block, which nobody else knows of: it is in no chain that was posted.
+    #[inline]
+    pub(crate) unsafe fn mark(self, block: Block) {
+        // SAFETY: by contract.
+        unsafe { self.set_rest(block, List::starting(block, 0)) };
+    }
+
+    /// Whether a block is so marked.
+    ///
+    /// # Safety
+    /// The caller owns `block`.
+    #[inline]
+    pub(crate) unsafe fn is_marked(self, block: Block) -> bool {
+        // SAFETY: by contract.
+        unsafe { self.rest(block) == List::starting(block, 0) && !weakened("mark_is_a_link") }
+    }
+
     /// Whether the first word of a block reads like the link of a free block: the end of a list, or an
     /// address in the block's segment. The key has its highest bit set, so neither zero nor a plain
     /// address does.
@@ -59,12 +129,13 @@ pub(crate) fn block_at(slice: Block, offset: Offset) -> Block {
 
 /// Blocks of which a chain can consist if they are so large: what its head has room for.
 #[inline(always)]
-pub(crate) const fn chain_room(block_bytes: u32) -> usize {
-    let others = (block_bytes as usize / size_of::<usize>() - 1) * OFFSETS_PER_WORD;
+pub(crate) const fn chain_room(block_bytes: u32, marked: bool) -> usize {
+    let words = block_bytes as usize / size_of::<usize>() - 1 - marked as usize;
+    let others = words * OFFSETS_PER_WORD;
     if others + 1 < MAX_CHAIN { others + 1 } else { MAX_CHAIN }
 }
 
-/// Word 0 of a chain's head. A [`List`]'s layout: from the low end 16 bits count, 48 bits address of the
+/// The first word that describes a chain. A [`List`]'s layout: from the low end 16 bits count, 48 bits address of the
 /// next chain's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
@@ -72,19 +143,19 @@ pub(crate) struct ChainWord(List);
 
 impl ChainWord {
     /// A chain of `count` blocks, at least one, before the chain that starts with `next`, if any.
-    pub(crate) fn new(next: Block, count: u32) -> Self {
+    pub(crate) fn new(next: Head, count: u32) -> Self {
         debug_assert!((1..=MAX_CHAIN as u32).contains(&count));
-        Self(List::starting(next, count))
+        Self(List::starting(next.raw(), count))
     }
 
     /// The same chain before another one.
-    pub(crate) fn with_next(self, next: Block) -> Self {
+    pub(crate) fn with_next(self, next: Head) -> Self {
         Self::new(next, self.count())
     }
 
-    /// The head of the chain after this one, or null.
-    pub(crate) fn next_chain(self) -> Block {
-        self.0.first()
+    /// The head of the chain after this one, if any.
+    pub(crate) fn next_chain(self) -> Head {
+        Head(self.0.first())
     }
 
     /// Blocks in the chain.
@@ -96,20 +167,20 @@ impl ChainWord {
     ///
     /// # Safety
     /// `head` starts a posted chain and the caller has taken it from an inbox.
-    pub(crate) unsafe fn read(head: Block) -> Self {
-        sync::read(head.cast());
+    pub(crate) unsafe fn read(head: Head) -> Self {
+        sync::read(head.words());
         // SAFETY: blocks are at least two words large and 8-aligned.
-        Self(List::of(unsafe { read_word(head.cast()) } as u64))
+        Self(List::of(unsafe { read_word(head.words()) } as u64))
     }
 
     /// Writes the word into a chain's head.
     ///
     /// # Safety
     /// The caller owns the free block `head`.
-    pub(crate) unsafe fn write(self, head: Block) {
-        sync::written(head.cast());
+    pub(crate) unsafe fn write(self, head: Head) {
+        sync::written(head.words());
         // SAFETY: blocks are at least two words large and 8-aligned.
-        unsafe { write_word(head.cast(), self.0.word() as usize) };
+        unsafe { write_word(head.words(), self.0.word() as usize) };
     }
 }
 
@@ -117,14 +188,14 @@ impl ChainWord {
 ///
 /// # Safety
 /// The caller owns the head, whose size has [`chain_room`] for so many others.
-pub(crate) unsafe fn write_others(head: Block, others: impl ExactSizeIterator<Item = Offset>) {
+pub(crate) unsafe fn write_others(head: Head, others: impl ExactSizeIterator<Item = Offset>) {
     let mut word = 0;
     let count = others.len();
     for (i, offset) in others.enumerate() {
         let place = i % OFFSETS_PER_WORD;
         word |= (offset as usize) << (place as u32 * OFFSET_BITS);
         if place + 1 == OFFSETS_PER_WORD || i + 1 == count {
-            let at = head.cast::<usize>().wrapping_add(1 + i / OFFSETS_PER_WORD);
+            let at = head.words().wrapping_add(1 + i / OFFSETS_PER_WORD);
             sync::written(at);
             // SAFETY: by contract the word lies in the block.
             unsafe { write_word(at, word) };
@@ -138,12 +209,12 @@ pub(crate) unsafe fn write_others(head: Block, others: impl ExactSizeIterator<It
 /// # Safety
 /// The caller owns the chain.
 #[inline(always)]
-pub(crate) unsafe fn for_each_other(head: Block, count: u32, mut each: impl FnMut(Block)) {
-    let slice = head.map_addr(|a| a & !(SLICE_BYTES - 1));
+pub(crate) unsafe fn for_each_other(head: Head, count: u32, mut each: impl FnMut(Block)) {
+    let slice = head.block().map_addr(|a| a & !(SLICE_BYTES - 1));
     let others = count as usize - 1;
     let mut done = 0;
     while done < others {
-        let at = head.cast::<usize>().wrapping_add(1 + done / OFFSETS_PER_WORD);
+        let at = head.words().wrapping_add(1 + done / OFFSETS_PER_WORD);
         sync::read(at);
         // SAFETY: by contract `write_others` wrote so many.
         let mut word = unsafe { read_word(at) };
@@ -157,38 +228,42 @@ pub(crate) unsafe fn for_each_other(head: Block, count: u32, mut each: impl FnMu
 
 #[cfg(test)]
 mod tests {
-    use std::ptr;
-
     use proptest::prelude::*;
 
     use super::*;
 
-    fn block(words: usize) -> Block {
-        ptr::without_provenance_mut(words * 8)
+    fn head((words, marked): (usize, bool)) -> Head {
+        Head::new(ptr::without_provenance_mut(words * 8), marked)
+    }
+
+    fn any_head() -> impl Strategy<Value = Head> {
+        (0usize..(1 << (ADDRESS_BITS - 3)), any::<bool>()).prop_map(head)
     }
 
     proptest! {
         #[test]
         fn chain_words_round_trip(
-            next in 0usize..(1 << (ADDRESS_BITS - 3)),
-            other in 0usize..(1 << (ADDRESS_BITS - 3)),
+            next in any_head(),
+            other in any_head(),
             count in 1u32..=MAX_CHAIN as u32,
         ) {
-            let word = ChainWord::new(block(next), count);
-            prop_assert_eq!((word.next_chain().addr(), word.count()), (next * 8, count));
-            let moved = word.with_next(block(other));
-            prop_assert_eq!((moved.next_chain().addr(), moved.count()), (other * 8, count));
+            let word = ChainWord::new(next, count);
+            prop_assert_eq!((word.next_chain(), word.count()), (next, count));
+            let moved = word.with_next(other);
+            prop_assert_eq!((moved.next_chain(), moved.count()), (other, count));
         }
 
         #[test]
         fn a_head_names_every_other_block(
             bytes in 2u32..40,
+            marked: bool,
             offsets in prop::collection::vec(0u16..(SLICE_BYTES / GRAIN) as u16, 0..MAX_CHAIN),
         ) {
             let mut head = [0usize; 40];
-            let at: Block = head.as_mut_ptr().cast();
-            let named = offsets.len().min(chain_room(bytes * 8) - 1);
-            let slice = at.addr() & !(SLICE_BYTES - 1);
+            let block: Block = head.as_mut_ptr().cast();
+            let at = Head::new(block, marked);
+            let named = offsets.len().min(chain_room(bytes * 8, marked) - 1);
+            let slice = block.addr() & !(SLICE_BYTES - 1);
             let mut seen = Vec::new();
             // SAFETY: the array is large enough for a block of so many words.
             unsafe {
@@ -197,7 +272,7 @@ mod tests {
             }
             let wanted: Vec<usize> = offsets[..named].iter().map(|&o| o as usize * GRAIN).collect();
             prop_assert_eq!(seen, wanted);
-            prop_assert_eq!(head[0], 0);
+            prop_assert!(head[..1 + usize::from(marked)].iter().all(|&word| word == 0));
             prop_assert!(head[bytes as usize..].iter().all(|&word| word == 0));
         }
     }
@@ -212,7 +287,25 @@ mod tests {
 
     #[test]
     fn the_smallest_blocks_have_room_for_a_few_and_a_cache_line_for_all() {
-        assert_eq!(chain_room(super::super::SMALLEST as u32), 5);
-        assert_eq!(chain_room(64), MAX_CHAIN);
+        let smallest = super::super::SMALLEST as u32;
+        assert_eq!((chain_room(smallest, false), chain_room(smallest, true)), (5, 1));
+        assert_eq!((chain_room(64, false), chain_room(64, true)), (MAX_CHAIN, MAX_CHAIN));
+    }
+
+    #[test]
+    fn a_mark_looks_free_and_is_known_from_links_and_contents() {
+        let mut words = [[0usize; 2]; 2];
+        let key = LinkKey(0x8000_1234_5678_9abc);
+        let [one, other] = words.each_mut().map(|words| words.as_mut_ptr().cast::<u8>());
+        // SAFETY: two blocks of two words that only this test uses.
+        unsafe {
+            assert!(!key.looks_free(one) && !key.is_marked(one));
+            key.mark(one);
+            assert!(key.looks_free(one) && key.is_marked(one));
+            for rest in [List::EMPTY, List::starting(other, 1), List::starting(one, 1)] {
+                key.set_rest(one, rest);
+                assert!(key.looks_free(one) && !key.is_marked(one), "{rest:?}");
+            }
+        }
     }
 }

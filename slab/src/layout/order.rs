@@ -89,12 +89,12 @@ impl Slab {
             map.insert(i);
         };
         let mut head = self.chain_at(self.chain.get());
-        while !head.is_null() {
+        while !head.is_none() {
             // SAFETY: the chains of a slab are its owner's.
             unsafe {
                 let word = ChainWord::read(head);
                 for_each_other(head, word.count(), &mut insert);
-                insert(head);
+                insert(head.block());
                 head = word.next_chain();
             }
         }
@@ -103,9 +103,7 @@ impl Slab {
             let block = start.wrapping_add(i * bytes);
             // SAFETY: the block came back in a chain.
             unsafe {
-                // Hardened, every block on its way is marked as free already.
-                let marked = cfg!(feature = "hardened");
-                if !marked && key.looks_free(block) && self.is_linked(key, block) {
+                if key.looks_free(block) && !key.is_marked(block) && self.is_linked(key, block) {
                     freed_twice(self, block);
                 }
                 key.set_rest(block, list);

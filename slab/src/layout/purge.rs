@@ -184,7 +184,7 @@ impl Slab {
 mod tests {
     use std::alloc::Layout;
 
-    use super::super::DEFAULT_TABLE;
+    use super::super::{DEFAULT_TABLE, Head};
     use super::*;
     use crate::heap::Heap;
 
@@ -229,7 +229,7 @@ mod tests {
             assert!(slab.is_full());
             for (i, &block) in blocks.iter().enumerate() {
                 if i % stride != 0 {
-                    let _ = slab.push_chain(key, block, 1);
+                    let _ = slab.push_chain(key, Head::new(block, false), 1);
                 }
             }
             slab.debug_validate(key);

@@ -5,7 +5,7 @@
 
 use std::ptr;
 
-use super::chain::{ChainWord, GRAIN};
+use super::chain::{ChainWord, Head};
 use super::link::{Block, LinkKey, List};
 use super::segment::{SLICE_BYTES, Segment, slice_of};
 use super::slab::{NEVER, NO_CHAIN, Slab};
@@ -80,14 +80,14 @@ impl Slab {
     /// # Safety
     /// The caller owns the slab and the chain, of `count` blocks of this slab.
     #[must_use]
-    pub(crate) unsafe fn push_chain(&self, key: LinkKey, head: Block, count: u32) -> bool {
+    pub(crate) unsafe fn push_chain(&self, key: LinkKey, head: Head, count: u32) -> bool {
         if count == 1 {
             // The head is touched anyway, and linked it is known to be free at once.
             // SAFETY: by contract.
-            unsafe { self.push(key, head) };
+            unsafe { self.push(key, head.block()) };
             return self.wants_look(self.free());
         }
-        let next = self.chain.replace(((head.addr() - self.start().addr()) / GRAIN) as u32);
+        let next = self.chain.replace((head.raw().addr() - self.start().addr()) as u32);
         // SAFETY: the caller owns the chain.
         unsafe { ChainWord::new(self.chain_at(next), count).write(head) };
         self.unlinked.set(self.unlinked.get() + count as u16);
@@ -100,23 +100,33 @@ impl Slab {
         count >= left
     }
 
-    /// The head of a chain of this slab, or null.
-    pub(super) fn chain_at(&self, chain: u32) -> Block {
+    /// The head of a chain of this slab, if it is one.
+    pub(super) fn chain_at(&self, chain: u32) -> Head {
         if chain == NO_CHAIN {
-            return ptr::null_mut();
+            return Head::NONE;
         }
-        self.start().wrapping_add(chain as usize * GRAIN)
+        Head::of_raw(self.start().wrapping_add(chain as usize))
     }
 
-    /// Whether a block that looks free is: its link leads to another block of the slab, or nowhere.
+    /// Whether a block that looks free is: it is marked, or its link is that of a free list, to none or to
+    /// another block of the slab with as many behind that as it says itself.
+    ///
+    /// A program may have written a word that reads like a link to a block, one of up to 2^24 of all
+    /// 2^64. So the link is followed a step: the next block's has to fit as well.
     ///
     /// # Safety
     /// The caller owns `block`, a block of this slab.
     #[cold]
     pub(crate) unsafe fn is_linked(&self, key: LinkKey, block: Block) -> bool {
         // SAFETY: by contract.
-        let next = unsafe { key.next(block) };
-        next.is_null() || self.is_block(next)
+        let rest = unsafe { key.rest(block) };
+        if rest == List::EMPTY || rest == List::starting(block, 0) {
+            return true;
+        }
+        // SAFETY: a block of a slab in use, whose pages are mapped. If the link is one, the block is free
+        // and in the same list, and nobody writes to it before `block` itself is taken from there.
+        let behind = || unsafe { key.rest(rest.first()) };
+        self.is_block(rest.first()) && behind().len() + 1 == rest.len()
     }
 
     /// Takes the whole free list of a slab without chains. The blocks are out from now on.
@@ -170,8 +180,8 @@ impl Slab {
         }
         assert_eq!(free.len(), 0);
         let (mut chain, mut unlinked) = (self.chain_at(self.chain.get()), 0);
-        while !chain.is_null() {
-            assert!(self.is_block(chain), "a chain leaves its slab");
+        while !chain.is_none() {
+            assert!(self.is_block(chain.block()), "a chain leaves its slab");
             // SAFETY: the chains of a slab are its owner's.
             let word = unsafe { ChainWord::read(chain) };
             unlinked += word.count();

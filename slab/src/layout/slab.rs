@@ -40,8 +40,8 @@ pub(crate) type SlabPtr = *const Slab;
 pub(crate) struct Slab {
     /// The free blocks, a [`List`].
     pub(super) free: Shown,
-    /// Where in the slab the chain is that came back last, in units of 8 bytes; see
-    /// [`NO_CHAIN`].
+    /// Where in the slab the chain is that came back last, or [`NO_CHAIN`]: its head, less the slab's
+    /// start.
     pub(super) chain: Cell<u32>,
     /// Blocks in the chains that came back and are not linked yet.
     pub(super) unlinked: ShownHalf,

@@ -33,7 +33,7 @@ pub(crate) mod imp {
     use super::outbox::{Outbox, Pending};
     use crate::counter::{Counter, Figure, SharedCounter};
     use crate::layout::{
-        Block, ChainWord, EMPTY_SLAB, LinkKey, List, MAX_CLASSES, Owner, SlabList, SlabPtr,
+        ChainWord, EMPTY_SLAB, Head, LinkKey, List, MAX_CLASSES, Owner, SlabList, SlabPtr,
     };
     use crate::shown::Shown;
     use crate::sync::{AtomicPtr, Cell, Ordering, const_off_loom, per_execution};
@@ -112,7 +112,7 @@ pub(crate) mod imp {
     #[repr(align(128))]
     pub(crate) struct Apart<T>(pub(crate) T);
 
-    /// A freed block as the first of a posted chain.
+    /// The [`Head`] of a posted chain, which a pointer to this stands for.
     #[repr(transparent)]
     pub(crate) struct InboxNode(u8);
 
@@ -288,11 +288,12 @@ pub(crate) mod imp {
         ///
         /// # Safety
         /// The caller owns the chain's blocks and gives them up.
-        pub(crate) unsafe fn post(&self, head: Block, word: ChainWord) {
-            // SAFETY: the caller owns the blocks; `head` is the chain's first.
+        pub(crate) unsafe fn post(&self, head: Head, word: ChainWord) {
+            let node = head.raw().cast();
+            // SAFETY: the caller owns the blocks; `head` is the chain's.
             unsafe {
                 word.write(head);
-                if self.inbox.0.inbox.post(head.cast(), head.cast()) {
+                if self.inbox.0.inbox.post(node, node) {
                     self.inbox.0.since.set(crate::os::coarse_millis());
                 }
             }
@@ -303,8 +304,9 @@ pub(crate) mod imp {
         /// # Safety
         /// The caller owns the chains' blocks and gives them up; their words are written.
         pub(crate) unsafe fn post_chains(&self, chains: &Pending) {
+            let (head, last) = (chains.head.raw().cast(), chains.last.raw().cast());
             // SAFETY: by contract.
-            if unsafe { self.inbox.0.inbox.post(chains.head.cast(), chains.last.cast()) } {
+            if unsafe { self.inbox.0.inbox.post(head, last) } {
                 self.inbox.0.since.set(crate::os::coarse_millis());
             }
         }
@@ -318,17 +320,17 @@ pub(crate) mod imp {
     }
 
     impl Inbound {
-        /// Takes everything that was posted: the first chain, or null. The holder only.
-        pub(crate) fn take(&self) -> Block {
-            self.inbox.take().cast()
+        /// Takes everything that was posted: the first chain, if any. The holder only.
+        pub(crate) fn take(&self) -> Head {
+            Head::of_raw(self.inbox.take().cast())
         }
     }
 
     impl Post for InboxNode {
         unsafe fn set_next(node: *mut Self, next: *mut Self) {
-            let head: Block = node.cast();
+            let (head, next) = (Head::of_raw(node.cast()), Head::of_raw(next.cast()));
             // SAFETY: the caller has exclusive use of the chain, whose word was written in `post`.
-            unsafe { ChainWord::read(head).with_next(next.cast()).write(head) };
+            unsafe { ChainWord::read(head).with_next(next).write(head) };
         }
     }
 }

@@ -7,15 +7,16 @@
 //! one exchange. Used by the shard's leaseholder only.
 //!
 //! Nothing here reads a slab's metadata, which its owner is writing, or a freed block other than a
-//! chain's head: each would be a cache miss for each free.
+//! chain's head: each would be a cache miss for each free. Marked blocks of a slab and others make
+//! different chains, see `layout/chain.rs`: who marks a block has it in its cache.
 
 use std::ptr;
 
 use super::imp::Shard;
 use crate::counter::Counter;
 use crate::layout::{
-    Block, ChainWord, MAX_CHAIN, Offset, Slab, SlabPtr, block_at, chain_room, offset_of, slab_of,
-    write_others,
+    Block, ChainWord, Head, LinkKey, MAX_CHAIN, Offset, Slab, SlabPtr, block_at, chain_room,
+    offset_of, slab_of, write_others,
 };
 use crate::os::poison;
 use crate::sync::Cell;
@@ -33,7 +34,7 @@ const DESTINATIONS: usize = 8;
 pub(crate) struct Chain {
     pub(crate) slab: SlabPtr,
     /// The block that says which others there are; see `layout/chain.rs`.
-    pub(crate) head: Block,
+    pub(crate) head: Head,
     pub(crate) count: u32,
     /// Bytes of one block; zero in a chain that was not in an outbox.
     block_bytes: u32,
@@ -43,22 +44,33 @@ impl Chain {
     /// A chain of one block.
     pub(crate) fn single(slab: &Slab, block: Block) -> Self {
         slab.close(block);
-        Self { slab, head: block, count: 1, block_bytes: 0 }
+        Self { slab, head: Head::new(block, false), count: 1, block_bytes: 0 }
+    }
+
+    /// The same of a block that is known to be free from now on.
+    ///
+    /// # Safety
+    /// The caller owns `block`, a freed block of `slab`.
+    pub(crate) unsafe fn marked(slab: &Slab, key: LinkKey, block: Block) -> Self {
+        // SAFETY: by contract.
+        unsafe { key.mark(block) };
+        slab.close(block);
+        Self { slab, head: Head::new(block, true), count: 1, block_bytes: 0 }
     }
 
     /// A posted chain, by its head and its word.
     ///
     /// # Safety
     /// The caller took it from an inbox, or posted it and holds it still.
-    pub(crate) unsafe fn posted(head: Block, word: ChainWord) -> Self {
+    pub(crate) unsafe fn posted(head: Head, word: ChainWord) -> Self {
         // SAFETY: a posted block keeps its slab in use.
-        let slab = unsafe { slab_of(head) };
+        let slab = unsafe { slab_of(head.block()) };
         Self { slab, head, count: word.count(), block_bytes: 0 }
     }
 
     /// The word that describes the chain to its owner.
     pub(crate) fn word(&self) -> ChainWord {
-        ChainWord::new(ptr::null_mut(), self.count)
+        ChainWord::new(Head::NONE, self.count)
     }
 
     fn bytes(&self) -> u64 {
@@ -69,6 +81,7 @@ impl Chain {
 /// A chain that is being gathered, in one cache line: by their offsets, so that no block is touched.
 #[repr(align(64))]
 struct Gathered {
+    /// The slab, with the lowest bit set if the blocks are marked.
     slab: Cell<SlabPtr>,
     block_bytes: Cell<u32>,
     count: Cell<u8>,
@@ -90,11 +103,12 @@ impl Gathered {
         }
     }
 
-    /// Adds a block of a slab if the chain is the slab's and has room.
+    /// Adds a block of a slab if the chain is the slab's, of blocks marked or not as this one, and has
+    /// room.
     #[inline(always)]
-    fn add(&self, slab: SlabPtr, block: Block) -> bool {
+    fn add<const MARKED: bool>(&self, slab: SlabPtr, block: Block) -> bool {
         let count = self.count.get();
-        if !ptr::eq(self.slab.get(), slab) || count >= self.room.get() {
+        if !ptr::eq(self.slab.get(), tagged::<MARKED>(slab)) || count >= self.room.get() {
             return false;
         }
         // `room` is at most the array's length.
@@ -106,10 +120,10 @@ impl Gathered {
     }
 
     /// Begins anew with a block of a slab.
-    fn start(&self, slab: SlabPtr, block: Block, block_bytes: u32) {
-        self.slab.set(slab);
+    fn start<const MARKED: bool>(&self, slab: SlabPtr, block: Block, block_bytes: u32) {
+        self.slab.set(tagged::<MARKED>(slab));
         self.block_bytes.set(block_bytes);
-        self.room.set(chain_room(block_bytes) as u8);
+        self.room.set(chain_room(block_bytes, MARKED) as u8);
         self.offsets[0].set(offset_of(block));
         self.count.set(1);
     }
@@ -119,30 +133,37 @@ impl Gathered {
     fn take(&self) -> Option<Chain> {
         let others = (self.count.replace(0) as usize).checked_sub(1)?;
         // Another slab may be where this one is by the time that the next block comes.
-        let slab = self.slab.replace(ptr::null());
+        let tagged = self.slab.replace(ptr::null());
+        let slab = tagged.map_addr(|a| a & !1);
         // SAFETY: the chain's blocks keep their slab in use. Only its address is used.
         let slice = unsafe { (*slab).start() };
-        let head = block_at(slice, self.offsets[others].get());
+        let marked = tagged.addr() & 1 != 0;
+        let head = Head::new(block_at(slice, self.offsets[others].get()), marked);
         // SAFETY: the blocks are the outbox's, and no more than the head has room for.
         unsafe { write_others(head, self.offsets[..others].iter().map(Cell::get)) };
         Some(Chain { slab, head, count: others as u32 + 1, block_bytes: self.block_bytes.get() })
     }
 }
 
+/// A slab as [`Gathered`] has it.
+#[inline(always)]
+fn tagged<const MARKED: bool>(slab: SlabPtr) -> SlabPtr {
+    slab.map_addr(|a| a | usize::from(MARKED))
+}
+
 /// Chains for one shard, linked from the one added last to the one added first.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pending {
     pub(crate) to: *const Shard,
-    /// First block of the chain added last.
-    pub(crate) head: Block,
-    /// First block of the chain added first.
-    pub(crate) last: Block,
+    /// Head of the chain added last.
+    pub(crate) head: Head,
+    /// Head of the chain added first.
+    pub(crate) last: Head,
     bytes: u64,
 }
 
 impl Pending {
-    const NONE: Pending =
-        Pending { to: ptr::null(), head: ptr::null_mut(), last: ptr::null_mut(), bytes: 0 };
+    const NONE: Pending = Pending { to: ptr::null(), head: Head::NONE, last: Head::NONE, bytes: 0 };
 }
 
 /// The outbox of one shard.
@@ -175,7 +196,7 @@ impl Outbox {
         self.bytes.get() > 0 && now.wrapping_sub(self.since.get()) >= OUTBOX_MILLIS
     }
 
-    /// Adds a block; returns a chain that had to make room, to be added to those of its
+    /// Adds a block, marked or not; returns a chain that had to make room, to be added to those of its
     /// destination. `chained` says whether the slab lies in one slice, so that an offset in it says which
     /// block it is; a block of any other is a chain by itself.
     ///
@@ -183,7 +204,7 @@ impl Outbox {
     /// The caller has the shard's lease and owns `block`, a freed block of `slab`, `block_bytes` large.
     #[inline]
     #[must_use]
-    pub(crate) unsafe fn gather(
+    pub(crate) unsafe fn gather<const MARKED: bool>(
         &self,
         slab: SlabPtr,
         block: Block,
@@ -198,14 +219,14 @@ impl Outbox {
             poison::close(block, block_bytes as usize);
         }
         if !chained {
-            return Some(Chain { slab, head: block, count: 1, block_bytes });
+            return Some(Chain { slab, head: Head::new(block, MARKED), count: 1, block_bytes });
         }
         let entry = &self.chains[Self::index(slab)];
-        if entry.add(slab, block) {
+        if entry.add::<MARKED>(slab, block) {
             return None;
         }
         let chain = entry.take();
-        entry.start(slab, block, block_bytes);
+        entry.start::<MARKED>(slab, block, block_bytes);
         chain
     }
 
