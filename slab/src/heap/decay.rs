@@ -8,6 +8,7 @@
 use super::Heap;
 use super::pool::DecayLimit;
 use super::scavenge::RangeBudget;
+use crate::shard::Shard;
 use crate::sync::{AtomicU32, Ordering, const_off_loom};
 
 /// Slices that one pass on the way gives back at most: 4 MiB.
@@ -51,6 +52,33 @@ impl Heap {
         let period = decay / PASSES;
         if self.decay_clock.take(now, period) && self.decay_pass(decay) {
             self.decay_clock.go_on(now, period);
+        }
+    }
+
+    /// The holder of a shard passes by in search of a block of a class: gives empty slabs of the other
+    /// classes to the pool, now and then, so that any class and any shard has the use of their pages.
+    ///
+    /// # Safety
+    /// The caller has the shard.
+    pub(crate) unsafe fn trim_on_the_way(&self, shard: &Shard, class: usize, now: u32) {
+        if shard.trim_is_due(now, self.decay_millis() / PASSES) {
+            // SAFETY: by contract.
+            unsafe { self.trim(shard, class) };
+        }
+    }
+
+    /// # Safety
+    /// The caller has the shard.
+    #[cold]
+    #[inline(never)]
+    unsafe fn trim(&self, shard: &Shard, busy: usize) {
+        for class in (0..self.table.len()).filter(|&class| class != busy) {
+            // SAFETY: by contract; the shard gives the slab up.
+            unsafe {
+                while let Some(slab) = shard.take_empty(class) {
+                    self.give_slab(slab);
+                }
+            }
         }
     }
 

@@ -105,6 +105,7 @@ impl Heap {
                 self.post_outbox(shard);
             }
             self.decay_on_the_way(now);
+            self.trim_on_the_way(shard, class, now);
             // First, so that what others freed, of any class, waits for one slow path at most.
             self.drain(shard);
             if shard.next_current(class, &self.purged_in_slabs) {
@@ -117,6 +118,9 @@ impl Heap {
             }
             if self.adopt_slab(shard, class, clean) {
                 let block = shard.alloc_fast(class);
+                if self.table.info(class).capacity == 1 {
+                    shard.put_current_to_sleep(class);
+                }
                 // More slabs than before: the block just taken may be a peak by itself.
                 self.note_in_use(class, Some(shard));
                 self.tell_growth();

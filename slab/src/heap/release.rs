@@ -89,8 +89,10 @@ impl Heap {
     pub(crate) unsafe fn look_at(&self, shard: &'static Shard, slab: SlabPtr) {
         // SAFETY: by contract.
         unsafe {
-            if let Some(slab) = shard.look_at(slab) {
+            let mut leaves = shard.look_at(slab);
+            while let Some(slab) = leaves {
                 self.give_slab(slab);
+                leaves = shard.take_surplus();
             }
         }
     }
@@ -153,8 +155,10 @@ impl Heap {
     pub(super) unsafe fn take_back(&self, shard: &Shard, chain: &Chain) {
         // SAFETY: by contract.
         unsafe {
-            if let Some(slab) = shard.take_back(chain) {
+            let mut leaves = shard.take_back(chain);
+            while let Some(slab) = leaves {
                 self.give_slab(slab);
+                leaves = shard.take_surplus();
             }
         }
     }

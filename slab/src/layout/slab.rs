@@ -221,6 +221,12 @@ impl Slab {
         }
     }
 
+    /// Forgets so many blocks that are out and in nobody's use: the slab leaves with its last ones, and is
+    /// set up anew before it has blocks again.
+    pub(crate) fn forget(&self, blocks: u32) {
+        self.reach.set(self.reach.get() - blocks as u16);
+    }
+
     /// Blocks that did not come back. The owner only.
     pub(crate) fn out(&self) -> u32 {
         u32::from(self.reach.get()) - self.back()

@@ -40,7 +40,7 @@ impl Shard {
                 self.partial[class].remove(slab);
                 (*slab).listed.set(false);
             } else {
-                slab = self.reserve[class].replace(ptr::null());
+                slab = self.take_kept(class);
             }
             match slab.as_ref() {
                 Some(slab) => {
@@ -101,6 +101,20 @@ impl Shard {
                 current.push_list(self.key, ready);
             }
             current.skip_count();
+        }
+    }
+
+    /// Lets the class's current slab sleep, all of whose blocks are out; then its next free is looked
+    /// at. For slabs of one block, which would stay populated as the current one.
+    ///
+    /// # Safety
+    /// The caller has the shard, whose class has a current slab that is full and no ready block.
+    pub(crate) unsafe fn put_current_to_sleep(&self, class: usize) {
+        // SAFETY: as in `next_current`.
+        unsafe {
+            let current = &*self.current[class].get();
+            debug_check!(current.is_full(), "a slab with free blocks is put to sleep");
+            self.retire_current(class, current);
         }
     }
 
@@ -165,13 +179,7 @@ impl Shard {
             if slab.listed.replace(false) {
                 self.partial[class].remove(slab);
             }
-            // The one that became empty last stays: of all, its blocks are the likeliest to be cached.
-            let before = self.reserve[class].replace(slab);
-            if before.is_null() {
-                return None;
-            }
-            self.counters.slabs.sub(1);
-            Some(before)
+            self.keep(slab)
         }
     }
 
@@ -182,20 +190,26 @@ impl Shard {
     /// The caller has the shard.
     #[must_use]
     pub(crate) unsafe fn take_empty(&self, class: usize) -> Option<SlabPtr> {
-        let reserve = self.reserve[class].replace(ptr::null());
+        // SAFETY: by contract.
+        let reserve = unsafe { self.take_kept(class) };
         if !reserve.is_null() {
             self.counters.slabs.sub(1);
             return Some(reserve);
         }
         // SAFETY: as in `next_current`.
         let current = unsafe { &*self.current[class].get() };
-        // Asked before the ready blocks are put back: that walks them, and the slab would stay.
-        if current.is_stand_in() || current.out() > self.ready_blocks(class) {
+        let ready = self.ready_blocks(class);
+        if current.is_stand_in() || current.out() > ready {
             return None;
         }
-        // SAFETY: by contract.
-        unsafe { self.stow_ready(class) };
         self.count_frees(class, current);
+        if ready > 0 {
+            // As in `stow_ready`, but nobody needs their links any more.
+            self.returned[class].add(u64::from(ready));
+            fence(Ordering::Release);
+            self.ready[class].set(List::EMPTY.word());
+            current.forget(ready);
+        }
         self.current[class].set(&EMPTY_SLAB);
         self.counters.slabs.sub(1);
         Some(current)
@@ -280,6 +294,7 @@ impl Shard {
     /// The caller has the shard.
     #[cfg(any(test, debug_assertions))]
     pub(crate) unsafe fn debug_validate(&self) {
+        let mut kept = 0;
         for class in 0..crate::layout::MAX_CLASSES {
             // SAFETY: as in `next_current`.
             unsafe {
@@ -308,9 +323,11 @@ impl Shard {
                 if let Some(reserve) = self.reserve[class].get().as_ref() {
                     assert_eq!(reserve.out(), 0);
                     reserve.debug_validate(self.key);
+                    kept += u32::from(reserve.slices.get());
                 }
             }
         }
+        assert_eq!(kept, self.kept_slices.get(), "the reserves have another size than is counted");
     }
 }
 

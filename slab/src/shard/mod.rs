@@ -6,12 +6,14 @@
 //!
 //! * [`fast`] is the path of nearly every call: pop a block, push a block.
 //! * [`lists`] keeps a class's slabs: current, partly used, full, reserve.
+//! * [`kept`] has the reserves' budget and the order in which they leave.
 //! * [`lent`] has blocks of common slabs, for classes of which the shard uses little.
 //! * [`inbox`] and [`outbox`] carry frees between shards.
 //! * [`lease`] says who has the shard.
 
 mod fast;
 pub(crate) mod inbox;
+mod kept;
 pub(crate) mod lease;
 mod lent;
 mod lists;
@@ -62,6 +64,11 @@ pub(crate) mod imp {
         pub(super) lent: [Shown; MAX_CLASSES],
         /// Per class, one empty slab kept against the next burst, or null.
         pub(super) reserve: [Cell<SlabPtr>; MAX_CLASSES],
+        /// The reserves, those first that have been empty longest, and how many slices they are.
+        pub(super) kept: SlabList,
+        pub(super) kept_slices: Cell<u32>,
+        /// When the shard's holder last gave back what it did not need, in coarse milliseconds.
+        pub(super) trimmed: Cell<u32>,
         /// Per class, blocks that others freed and this shard took back.
         pub(crate) remote_frees: [Counter; MAX_CLASSES],
         /// Per class, times that the current slab ran out.
@@ -143,6 +150,9 @@ pub(crate) mod imp {
                     partial: [const { SlabList::new() }; MAX_CLASSES],
                     lent: [const { Shown::new(0) }; MAX_CLASSES],
                     reserve: [const { Cell::new(ptr::null()) }; MAX_CLASSES],
+                    kept: SlabList::new(),
+                    kept_slices: Cell::new(0),
+                    trimmed: Cell::new(0),
                     remote_frees: [const { Counter::new() }; MAX_CLASSES],
                     refills: [const { Counter::new() }; MAX_CLASSES],
                     outbox: Outbox::new(),
