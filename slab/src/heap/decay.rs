@@ -20,6 +20,10 @@ const RANGES: usize = 32;
 /// Passes on the way within one decay time, while none is ended by its bounds.
 const PASSES: u32 = 4;
 
+/// Times within one decay time that a busy shard gives back empty slabs of idle classes. It costs a
+/// cache line for each class in use, and later a fresh slab for those that are used again.
+const TRIMS: u32 = 16;
+
 /// When the last pass on the way was.
 pub(crate) struct DecayClock(AtomicU32);
 
@@ -61,7 +65,7 @@ impl Heap {
     /// # Safety
     /// The caller has the shard.
     pub(crate) unsafe fn trim_on_the_way(&self, shard: &Shard, class: usize, now: u32) {
-        if shard.trim_is_due(now, self.decay_millis() / PASSES) {
+        if shard.trim_is_due(now, self.decay_millis() / TRIMS) {
             // SAFETY: by contract.
             unsafe { self.trim(shard, class) };
         }

@@ -23,6 +23,11 @@ impl Heap {
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_slow(&self, class: usize) -> Block {
+        // SAFETY: the thread's shard or the sentinel, whose ready list was found empty.
+        let block = unsafe { self.thread_shard().take_large(class) };
+        if !block.is_null() {
+            return block;
+        }
         match self.acquire() {
             // SAFETY: the thread has the lease.
             Some(shard) => unsafe { self.alloc_from(shard, class, &mut false) },
@@ -118,9 +123,6 @@ impl Heap {
             }
             if self.adopt_slab(shard, class, clean) {
                 let block = shard.alloc_fast(class);
-                if self.table.info(class).capacity == 1 {
-                    shard.put_current_to_sleep(class);
-                }
                 // More slabs than before: the block just taken may be a peak by itself.
                 self.note_in_use(class, Some(shard));
                 self.tell_growth();

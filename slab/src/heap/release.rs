@@ -89,10 +89,8 @@ impl Heap {
     pub(crate) unsafe fn look_at(&self, shard: &'static Shard, slab: SlabPtr) {
         // SAFETY: by contract.
         unsafe {
-            let mut leaves = shard.look_at(slab);
-            while let Some(slab) = leaves {
+            if let Some(slab) = shard.look_at(slab) {
                 self.give_slab(slab);
-                leaves = shard.take_surplus();
             }
         }
     }
@@ -155,10 +153,8 @@ impl Heap {
     pub(super) unsafe fn take_back(&self, shard: &Shard, chain: &Chain) {
         // SAFETY: by contract.
         unsafe {
-            let mut leaves = shard.take_back(chain);
-            while let Some(slab) = leaves {
+            if let Some(slab) = shard.take_back(chain) {
                 self.give_slab(slab);
-                leaves = shard.take_surplus();
             }
         }
     }

@@ -138,6 +138,18 @@ impl Slab {
         list
     }
 
+    /// Takes the block that was freed last, of a slab with free blocks; the others stay. It is out from now on.
+    ///
+    /// # Safety
+    /// The caller owns the slab.
+    pub(crate) unsafe fn take_last_freed(&self, key: LinkKey) -> Block {
+        let block = self.free().first();
+        // SAFETY: by contract; a block on the free list is free and linked.
+        self.set_free(unsafe { key.rest(block) });
+        self.skip_count();
+        block
+    }
+
     /// Puts a list back where [`take_free`](Self::take_free) took it from; the list there is empty
     /// still.
     pub(crate) fn put_free(&self, list: List) {

@@ -15,7 +15,7 @@ use std::ptr;
 use super::imp::Shard;
 use super::outbox::Chain;
 use crate::counter::SharedCounter;
-use crate::layout::{EMPTY_SLAB, List, OwnerCell, Slab, SlabPtr};
+use crate::layout::{Block, EMPTY_SLAB, List, OwnerCell, Slab, SlabPtr, open_block, wipe_link};
 use crate::os::debug_check;
 use crate::sync::{Ordering, fence, weakened};
 
@@ -40,7 +40,7 @@ impl Shard {
                 self.partial[class].remove(slab);
                 (*slab).listed.set(false);
             } else {
-                slab = self.take_kept(class);
+                slab = self.reserve[class].replace(ptr::null());
             }
             match slab.as_ref() {
                 Some(slab) => {
@@ -68,12 +68,39 @@ impl Shard {
             if !current.link_free(self.key, purged) {
                 return false;
             }
-            let list = current.take_free();
+            let list = if reuses_last_freed(current) {
+                let block = current.take_last_freed(self.key);
+                self.key.set_rest(block, List::EMPTY);
+                List::starting(block, 1)
+            } else {
+                current.take_free()
+            };
             // After the blocks left the slab; see `Heap::counts_before`.
             self.taken[class].add_after(u64::from(list.len()));
             self.ready[class].set(list.word());
         }
         true
+    }
+
+    /// Takes the block of the class's current slab that was freed last, if its class is one of large
+    /// blocks; else null.
+    ///
+    /// # Safety
+    /// The caller has the shard or the sentinel, and the class's ready list is empty.
+    pub(crate) unsafe fn take_large(&self, class: usize) -> Block {
+        // SAFETY: as in `next_current`; the stand-in has no block.
+        unsafe {
+            let current = &*self.current[class].get();
+            if current.free().is_empty() || !reuses_last_freed(current) {
+                return ptr::null_mut();
+            }
+            self.count_frees(class, current);
+            let block = current.take_last_freed(self.key);
+            self.taken[class].add_after(1);
+            open_block(block);
+            wipe_link(block);
+            block
+        }
     }
 
     /// Puts the class's ready blocks back on their slab's free list, so that the slab can be looked
@@ -101,20 +128,6 @@ impl Shard {
                 current.push_list(self.key, ready);
             }
             current.skip_count();
-        }
-    }
-
-    /// Lets the class's current slab sleep, all of whose blocks are out; then its next free is looked
-    /// at. For slabs of one block, which would stay populated as the current one.
-    ///
-    /// # Safety
-    /// The caller has the shard, whose class has a current slab that is full and no ready block.
-    pub(crate) unsafe fn put_current_to_sleep(&self, class: usize) {
-        // SAFETY: as in `next_current`.
-        unsafe {
-            let current = &*self.current[class].get();
-            debug_check!(current.is_full(), "a slab with free blocks is put to sleep");
-            self.retire_current(class, current);
         }
     }
 
@@ -179,7 +192,13 @@ impl Shard {
             if slab.listed.replace(false) {
                 self.partial[class].remove(slab);
             }
-            self.keep(slab)
+            // The one that became empty last stays: of all, its blocks are the likeliest to be cached.
+            let before = self.reserve[class].replace(slab);
+            if before.is_null() {
+                return None;
+            }
+            self.counters.slabs.sub(1);
+            Some(before)
         }
     }
 
@@ -190,8 +209,7 @@ impl Shard {
     /// The caller has the shard.
     #[must_use]
     pub(crate) unsafe fn take_empty(&self, class: usize) -> Option<SlabPtr> {
-        // SAFETY: by contract.
-        let reserve = unsafe { self.take_kept(class) };
+        let reserve = self.reserve[class].replace(ptr::null());
         if !reserve.is_null() {
             self.counters.slabs.sub(1);
             return Some(reserve);
@@ -294,7 +312,6 @@ impl Shard {
     /// The caller has the shard.
     #[cfg(any(test, debug_assertions))]
     pub(crate) unsafe fn debug_validate(&self) {
-        let mut kept = 0;
         for class in 0..crate::layout::MAX_CLASSES {
             // SAFETY: as in `next_current`.
             unsafe {
@@ -323,12 +340,20 @@ impl Shard {
                 if let Some(reserve) = self.reserve[class].get().as_ref() {
                     assert_eq!(reserve.out(), 0);
                     reserve.debug_validate(self.key);
-                    kept += u32::from(reserve.slices.get());
                 }
             }
         }
-        assert_eq!(kept, self.kept_slices.get(), "the reserves have another size than is counted");
     }
+}
+
+/// Bytes of the largest blocks that are made ready several at once.
+const READY_MAX: u32 = 32 * 1024;
+
+/// Whether blocks of a slab are so large that they are made ready one by one, the one freed last first:
+/// going round all of a slab's blocks would put them out of the caches by the time they are used again.
+#[inline]
+fn reuses_last_freed(slab: &Slab) -> bool {
+    slab.block_bytes.get() > READY_MAX
 }
 
 /// The owner word of a slab in use.

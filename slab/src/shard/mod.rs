@@ -6,14 +6,12 @@
 //!
 //! * [`fast`] is the path of nearly every call: pop a block, push a block.
 //! * [`lists`] keeps a class's slabs: current, partly used, full, reserve.
-//! * [`kept`] has the reserves' budget and the order in which they leave.
 //! * [`lent`] has blocks of common slabs, for classes of which the shard uses little.
 //! * [`inbox`] and [`outbox`] carry frees between shards.
 //! * [`lease`] says who has the shard.
 
 mod fast;
 pub(crate) mod inbox;
-mod kept;
 pub(crate) mod lease;
 mod lent;
 mod lists;
@@ -64,11 +62,8 @@ pub(crate) mod imp {
         pub(super) lent: [Shown; MAX_CLASSES],
         /// Per class, one empty slab kept against the next burst, or null.
         pub(super) reserve: [Cell<SlabPtr>; MAX_CLASSES],
-        /// The reserves, those first that have been empty longest, and how many slices they are.
-        pub(super) kept: SlabList,
-        pub(super) kept_slices: Cell<u32>,
-        /// When the shard's holder last gave back what it did not need, in coarse milliseconds.
-        pub(super) trimmed: Cell<u32>,
+        /// When the holder last gave back empty slabs of idle classes, in coarse milliseconds.
+        trimmed: Cell<u32>,
         /// Per class, blocks that others freed and this shard took back.
         pub(crate) remote_frees: [Counter; MAX_CLASSES],
         /// Per class, times that the current slab ran out.
@@ -150,8 +145,6 @@ pub(crate) mod imp {
                     partial: [const { SlabList::new() }; MAX_CLASSES],
                     lent: [const { Shown::new(0) }; MAX_CLASSES],
                     reserve: [const { Cell::new(ptr::null()) }; MAX_CLASSES],
-                    kept: SlabList::new(),
-                    kept_slices: Cell::new(0),
                     trimmed: Cell::new(0),
                     remote_frees: [const { Counter::new() }; MAX_CLASSES],
                     refills: [const { Counter::new() }; MAX_CLASSES],
@@ -281,6 +274,16 @@ pub(crate) mod imp {
         /// Notes that they were. The holder only.
         pub(crate) fn note_purge(&self) {
             self.purged_rest.set(self.resting_since.get());
+        }
+
+        /// Whether the shard was not trimmed for so many milliseconds; from now on it was. The holder
+        /// only.
+        pub(crate) fn trim_is_due(&self, now: u32, period: u32) -> bool {
+            let due = now.wrapping_sub(self.trimmed.get()) > period;
+            if due {
+                self.trimmed.set(now);
+            }
+            due
         }
 
         /// The shard made before this one.
