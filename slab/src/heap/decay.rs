@@ -4,6 +4,9 @@
 //! it with one exchange on the clock; everybody else goes on. A pass is bounded in slices, in ranges
 //! of partly used slabs and of the large space, and in shards visited, because it runs inside somebody's allocation or free;
 //! if the bound ended it, the next slow path finds another one due at once.
+//!
+//! And each shard's own clock: a busy shard, which no pass may touch, gives back its empty slabs of idle
+//! classes itself, as often.
 
 use super::Heap;
 use super::pool::DecayLimit;
@@ -17,12 +20,9 @@ const SLICES: u64 = 64;
 const VISITS: usize = 32;
 /// Ranges of partly used slabs that it purges.
 const RANGES: usize = 32;
-/// Passes on the way within one decay time, while none is ended by its bounds.
+/// Passes on the way within one decay time, while none is ended by its bounds; and how often in that time
+/// a busy shard gives back empty slabs.
 const PASSES: u32 = 4;
-
-/// Times within one decay time that a busy shard gives back empty slabs of idle classes. It costs a
-/// cache line for each class in use, and later a fresh slab for those that are used again.
-const TRIMS: u32 = 16;
 
 /// When the last pass on the way was.
 pub(crate) struct DecayClock(AtomicU32);
@@ -65,7 +65,7 @@ impl Heap {
     /// # Safety
     /// The caller has the shard.
     pub(crate) unsafe fn trim_on_the_way(&self, shard: &Shard, class: usize, now: u32) {
-        if shard.trim_is_due(now, self.decay_millis() / TRIMS) {
+        if shard.trim_is_due(now, self.decay_millis() / PASSES) {
             // SAFETY: by contract.
             unsafe { self.trim(shard, class) };
         }

@@ -77,7 +77,7 @@ use shards::ShardList;
 /// Milliseconds that free pages stay populated, unless configured.
 const DECAY_MILLIS: u64 = 1_000;
 /// Bytes of free pages that decay keeps while a heap is in use, unless configured.
-const RETAIN_BYTES: u64 = 4 << 20;
+const RETAIN_BYTES: u64 = 16 << 20;
 /// Most shards of a heap; past it threads share the bucket tier.
 const MAX_SHARDS: u32 = 1_024;
 
@@ -205,7 +205,7 @@ impl Heap {
         self.retain_bytes.set(bytes.saturating_add(1));
     }
 
-    /// The retain budget in bytes; 4 MiB unless set.
+    /// The retain budget in bytes; 16 MiB unless set.
     pub fn retain(&self) -> u64 {
         match self.retain_bytes.get() {
             0 => RETAIN_BYTES,
