@@ -67,7 +67,7 @@ impl Heap {
     pub(crate) unsafe fn trim_on_the_way(&self, shard: &Shard, class: usize, now: u32) {
         if shard.trim_is_due(now, self.decay_millis() / PASSES) {
             // SAFETY: by contract.
-            unsafe { self.trim(shard, class) };
+            unsafe { self.trim(shard, class, now) };
         }
     }
 
@@ -75,12 +75,12 @@ impl Heap {
     /// The caller has the shard.
     #[cold]
     #[inline(never)]
-    unsafe fn trim(&self, shard: &Shard, busy: usize) {
+    unsafe fn trim(&self, shard: &Shard, busy: usize, now: u32) {
         for class in (0..self.table.len()).filter(|&class| class != busy) {
             // SAFETY: by contract; the shard gives the slab up.
             unsafe {
                 while let Some(slab) = shard.take_empty(class) {
-                    self.give_slab(slab);
+                    self.put_into_pool(slab, now);
                 }
             }
         }

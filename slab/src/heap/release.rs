@@ -335,6 +335,16 @@ impl Heap {
     /// As [`give_slab`](Self::give_slab).
     pub(crate) unsafe fn give_slab_unused_since(&self, slab: SlabPtr, since: u32) {
         // SAFETY: by contract.
+        unsafe { self.put_into_pool(slab, since) };
+        self.decay_on_the_way(os::coarse_millis());
+    }
+
+    /// The same, and no decay is due because of it: for whoever gives several slabs.
+    ///
+    /// # Safety
+    /// As [`give_slab`](Self::give_slab).
+    pub(crate) unsafe fn put_into_pool(&self, slab: SlabPtr, since: u32) {
+        // SAFETY: by contract.
         unsafe {
             let purged = (*slab).purged_bytes();
             if purged > 0 {
@@ -342,7 +352,6 @@ impl Heap {
             }
             self.pool.give(&*slab, since, &self.threshold);
         }
-        self.decay_on_the_way(os::coarse_millis());
     }
 
     /// Takes back what was posted to a shard that nobody will look at soon: an idle one, or one
