@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::clients::Client;
-use crate::commands::blocking::{answer, answer_unblocked};
+use crate::commands::blocking::{answer_none, answer_unblocked, deliver};
 use crate::commands::execute;
 use crate::mailbox::Order;
 use crate::resp::input::Input;
@@ -280,7 +280,7 @@ impl Connection {
         }
         if let Some(popped) = self.session.blocked.as_ref().and_then(|blocked| blocked.served()) {
             self.session.blocked = None;
-            answer(&mut self.session, Some(&popped));
+            deliver(&self.shared, &mut self.session, popped);
             self.session.write_view();
         }
         Ok(())
@@ -290,8 +290,8 @@ impl Connection {
     fn end_wait(&mut self, why: WaitEnd) {
         let Some(blocked) = self.session.blocked.take() else { return };
         match (blocked.give_up(), why) {
-            (Some(popped), _) => answer(&mut self.session, Some(&popped)),
-            (None, WaitEnd::TimeOver) => answer(&mut self.session, None),
+            (Some(popped), _) => deliver(&self.shared, &mut self.session, Ok(popped)),
+            (None, WaitEnd::TimeOver) => answer_none(&mut self.session),
             (None, WaitEnd::Unblocked) => answer_unblocked(&mut self.session),
             (None, WaitEnd::ShutDown) => {
                 self.session.reply().error("UNBLOCKED the server is shutting down");

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::TryReserveError;
 use std::fmt;
 
+use crate::fallible::NoMemory;
+
 /// Why a command was not done: the text of the error reply, its code first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure(Cow<'static, str>);
@@ -59,6 +61,12 @@ impl Failure {
     /// The text of the reply.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<NoMemory> for Failure {
+    fn from(_: NoMemory) -> Self {
+        Self::NO_MEMORY
     }
 }
 

@@ -26,6 +26,7 @@ pub mod clients;
 pub mod commands;
 pub mod connection;
 pub mod failure;
+pub mod fallible;
 pub mod glob;
 pub mod keyspace;
 pub mod mailbox;

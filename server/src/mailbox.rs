@@ -36,7 +36,7 @@ pub enum Order {
 pub enum Post {
     /// It will be sent.
     Taken,
-    /// It was one too many: the client is evicted with this very message.
+    /// It was one too many, or there is no memory to keep it: the client is evicted with this very message.
     Evicted,
     /// The connection is being closed.
     Closed,
@@ -72,7 +72,7 @@ impl Mailbox {
             return Post::Closed;
         }
         contents.bytes += message.len();
-        if contents.is_over(limit) {
+        if contents.is_over(limit) || contents.messages.try_reserve(1).is_err() {
             contents.evict();
             drop(contents);
             self.wake.notify_one();
@@ -99,6 +99,19 @@ impl Mailbox {
         drop(contents);
         self.wake.notify_one();
         true
+    }
+
+    /// Evicts a client that a message cannot be given to, so that it does not miss one unawares.
+    #[cold]
+    pub fn evict(&self) -> Post {
+        let mut contents = self.contents.lock();
+        if contents.closed {
+            return Post::Closed;
+        }
+        contents.evict();
+        drop(contents);
+        self.wake.notify_one();
+        Post::Evicted
     }
 
     /// Leaves an order. A later one replaces an earlier one of less weight: nothing revokes a close.

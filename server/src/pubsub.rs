@@ -23,6 +23,7 @@ use flagstone::typed::{Key, Slab, Stats};
 use indexmap::IndexMap;
 
 use crate::clients::Clients;
+use crate::fallible::{NoMemory, try_boxed};
 use crate::glob;
 use crate::mailbox::Post;
 use crate::resp::Protocol;
@@ -85,25 +86,37 @@ impl PubSub {
 
     /// Subscribes a client to a channel or a pattern. Returns the subscription's key, or `None` if the
     /// client has one to that already.
-    pub fn subscribe(
+    ///
+    /// # Errors
+    /// There is no memory for it. The client has no new subscription.
+    pub fn try_subscribe(
         &self,
         kind: Kind,
         name: &[u8],
         client: Key,
         guard: &Guard<'_>,
-    ) -> Option<Key> {
+    ) -> Result<Option<Key>, NoMemory> {
+        let subscription = Subscription { client, kind, name: try_boxed(name)? };
         let mut topics = self.lock(kind, name).lock();
-        let subscribers = match topics.get_mut(name) {
-            Some(subscribers) => subscribers,
-            None => topics.entry(name.into()).or_default(),
-        };
-        if subscribers.contains_key(&client) {
-            return None;
+        let is_new = !topics.contains_key(name);
+        if is_new {
+            topics.try_reserve(1)?;
+            topics.insert(try_boxed(name)?, Subscribers::new());
         }
-        let key =
-            self.subscriptions.insert(Subscription { client, kind, name: name.into() }, guard);
-        subscribers.insert(client, key);
-        Some(key)
+        let subscribers = topics.get_mut(name).expect("it was there, or was put there");
+        if subscribers.contains_key(&client) {
+            return Ok(None);
+        }
+        let made = subscribers.try_reserve(1).map_err(NoMemory::from).and_then(|()| {
+            self.subscriptions.try_insert(subscription, guard).map_err(|_| NoMemory)
+        });
+        match made {
+            Ok(key) => drop(subscribers.insert(client, key)),
+            // A topic is there for as long as somebody listens.
+            Err(NoMemory) if is_new => drop(topics.remove(name)),
+            Err(NoMemory) => {}
+        }
+        made.map(Some)
     }
 
     /// Ends a subscription. False if it has ended before.
@@ -120,52 +133,62 @@ impl PubSub {
             subscribers.swap_remove(client);
             if subscribers.is_empty() {
                 topics.remove(name);
-                let len = topics.len();
-                topics.shrink_to(2 * len);
+                shrink(&mut topics);
             }
         }
         true
     }
 
-    /// Posts a message to everybody who subscribed to its channel or to a pattern that matches.
-    pub fn publish(
+    /// Posts a message to everybody who subscribed to its channel or to a pattern that matches. Where memory
+    /// ends after the first has it, the others are evicted: nobody who stays has missed one.
+    ///
+    /// # Errors
+    /// There is no memory for the message. Nobody has it.
+    pub fn try_publish(
         &self,
         channel: &[u8],
         payload: &[u8],
         limit: OutputLimit,
         clients: &Clients,
         guard: &Guard<'_>,
-    ) -> Published {
+    ) -> Result<Published, NoMemory> {
         let mut published = Published::default();
         let post = |parts: &[&[u8]], subscribers: &Subscribers, published: &mut Published| {
             let message = Message::new(parts);
             let keys = subscribers.values();
-            let subscriptions = keys.filter_map(|key| self.subscriptions.get(*key, guard));
-            for subscription in subscriptions {
-                message.post(subscription.client, limit, clients, guard, published);
-            }
+            let mut subscriptions = keys.filter_map(|key| self.subscriptions.get(*key, guard));
+            subscriptions.try_for_each(|subscription| {
+                message.post(subscription.client, limit, clients, guard, published)
+            })
         };
         let channels = self.lock(Kind::Channel, channel).lock();
         if let Some(subscribers) = channels.get(channel) {
-            post(&[b"message", channel, payload], subscribers, &mut published);
+            post(&[b"message", channel, payload], subscribers, &mut published)?;
         }
         let patterns = self.patterns.lock();
         for (pattern, subscribers) in patterns.iter() {
             if glob::matches(pattern, channel) {
-                post(&[b"pmessage", pattern, channel, payload], subscribers, &mut published);
+                post(&[b"pmessage", pattern, channel, payload], subscribers, &mut published)?;
             }
         }
-        published
+        Ok(published)
     }
 
     /// Channels that somebody listens to and that match `pattern`, if there is one.
-    pub fn channels(&self, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
+    ///
+    /// # Errors
+    /// There is no memory for the list.
+    pub fn try_channels(&self, pattern: Option<&[u8]>) -> Result<Vec<Box<[u8]>>, NoMemory> {
         let wanted = |name: &[u8]| pattern.is_none_or(|pattern| glob::matches(pattern, name));
         let mut names = Vec::new();
         for channels in &self.channels {
-            names.extend(channels.lock().keys().filter(|name| wanted(name)).cloned());
+            let channels = channels.lock();
+            for name in channels.keys().filter(|name| wanted(name)) {
+                names.try_reserve(1)?;
+                names.push(try_boxed(name)?);
+            }
         }
-        names
+        Ok(names)
     }
 
     /// How many listen to a channel by its name.
@@ -225,23 +248,42 @@ impl<'a> Message<'a> {
         clients: &Clients,
         guard: &Guard<'_>,
         published: &mut Published,
-    ) {
-        let Some(client) = clients.get(client, guard) else { return };
+    ) -> Result<(), NoMemory> {
+        let Some(client) = clients.get(client, guard) else { return Ok(()) };
         let encoded = if client.speaks_resp3.is_raised() {
-            self.resp3.get_or_init(|| encode(Protocol::Resp3, self.parts))
+            self.encoded(&self.resp3, Protocol::Resp3)
         } else {
-            self.resp2.get_or_init(|| encode(Protocol::Resp2, self.parts))
+            self.encoded(&self.resp2, Protocol::Resp2)
         };
-        match client.mailbox.post(encoded.clone(), limit) {
+        let post = match encoded {
+            Ok(encoded) => client.mailbox.post(encoded, limit),
+            Err(NoMemory) if *published == Published::default() => return Err(NoMemory),
+            Err(NoMemory) => client.mailbox.evict(),
+        };
+        match post {
             Post::Taken => published.receivers += 1,
             Post::Evicted => published.evicted += 1,
             Post::Closed => {}
         }
+        Ok(())
+    }
+
+    fn encoded(&self, cell: &OnceCell<Bytes>, protocol: Protocol) -> Result<Bytes, NoMemory> {
+        if let Some(encoded) = cell.get() {
+            return Ok(encoded.clone());
+        }
+        let encoded = try_encode(protocol, self.parts)?;
+        Ok(cell.get_or_init(|| encoded).clone())
     }
 }
 
-fn encode(protocol: Protocol, parts: &[&[u8]]) -> Bytes {
+/// Bytes of a string's head and end, at most.
+const BULK_HEAD: usize = 32;
+
+fn try_encode(protocol: Protocol, parts: &[&[u8]]) -> Result<Bytes, NoMemory> {
     let mut output = Output::new(usize::MAX);
+    let room = parts.iter().map(|part| part.len() + BULK_HEAD).sum::<usize>();
+    output.reserve(room + BULK_HEAD)?;
     let mut reply = Reply::new(&mut output, protocol);
     reply.push(parts.len());
     for part in parts {
@@ -250,7 +292,21 @@ fn encode(protocol: Protocol, parts: &[&[u8]]) -> Bytes {
     let mut slices = [IoSlice::new(&[])];
     let filled = output.slices(&mut slices);
     debug_assert_eq!(filled, 1, "copies go into one tail");
-    Bytes::copy_from_slice(&slices[0])
+    Ok(try_boxed(&slices[0])?.into())
+}
+
+/// Gives back room for topics that are gone, once there is eight times as much as needed. Where there is no
+/// memory for a smaller table, later.
+fn shrink(topics: &mut Topics) {
+    const KEPT: usize = 64;
+    if topics.capacity() <= KEPT.max(8 * topics.len()) {
+        return;
+    }
+    let mut fewer = Topics::new();
+    if fewer.try_reserve(2 * topics.len()).is_ok() {
+        fewer.extend(topics.drain());
+        *topics = fewer;
+    }
 }
 
 #[cfg(test)]
@@ -285,11 +341,15 @@ mod tests {
         }
 
         fn subscribe(&self, name: &[u8], client: &Client) -> Option<Key> {
-            self.pubsub.subscribe(Kind::Channel, name, client.key, &self.participant.pin())
+            self.pubsub
+                .try_subscribe(Kind::Channel, name, client.key, &self.participant.pin())
+                .unwrap()
         }
 
         fn subscribe_pattern(&self, name: &[u8], client: &Client) -> Option<Key> {
-            self.pubsub.subscribe(Kind::Pattern, name, client.key, &self.participant.pin())
+            self.pubsub
+                .try_subscribe(Kind::Pattern, name, client.key, &self.participant.pin())
+                .unwrap()
         }
 
         fn unsubscribe(&self, key: Key) -> bool {
@@ -297,7 +357,9 @@ mod tests {
         }
 
         fn publish(&self, channel: &[u8], payload: &[u8]) -> Published {
-            self.pubsub.publish(channel, payload, LIMIT, &self.clients, &self.participant.pin())
+            self.pubsub
+                .try_publish(channel, payload, LIMIT, &self.clients, &self.participant.pin())
+                .unwrap()
         }
     }
 
@@ -338,8 +400,8 @@ mod tests {
         let pattern = hall.subscribe_pattern(b"x*", &a).unwrap();
         let pubsub = &hall.pubsub;
         assert_eq!((pubsub.channel_count(), pubsub.pattern_count()), (1, 1));
-        assert_eq!(pubsub.channels(Some(b"?")), [Box::from(b"x".as_slice())]);
-        assert!(pubsub.channels(Some(b"y")).is_empty());
+        assert_eq!(pubsub.try_channels(Some(b"?")).unwrap(), [Box::from(b"x".as_slice())]);
+        assert!(pubsub.try_channels(Some(b"y")).unwrap().is_empty());
         assert_eq!(pubsub.subscribers(b"x"), 1);
         assert!(hall.unsubscribe(channel));
         assert!(!hall.unsubscribe(channel), "a stale key is a miss");

@@ -11,6 +11,7 @@ use indexmap::IndexMap;
 use tokio::time::Instant;
 
 use crate::clients::Client;
+use crate::fallible::NoMemory;
 use crate::keyspace::expiry::Millis;
 use crate::keyspace::waiters::{Popped, Waiter};
 use crate::resp::Protocol;
@@ -173,6 +174,10 @@ impl Session {
             out.put_shared(message);
             taken < portion
         });
+        if out.is_starved() {
+            // One was taken and has no room: the client is closed, and so does not miss it unawares.
+            let _ = client.mailbox.evict();
+        }
         *messages_in_output += taken;
         out.set_muted(*reply_mode == ReplyMode::Off);
     }
@@ -234,8 +239,8 @@ impl Blocked {
         Self { shared, db, keys, waiter, deadline }
     }
 
-    /// The element, once somebody pushed one.
-    pub fn served(&self) -> Option<Popped> {
+    /// The element, once somebody pushed one, or that there was no memory to hand it over.
+    pub fn served(&self) -> Option<Result<Popped, NoMemory>> {
         self.waiter.served()
     }
 
@@ -256,8 +261,9 @@ impl Drop for Blocked {
             let guard = participant.pin();
             db.leave(self.keys.iter().map(|key| &**key), self.waiter.ticket(), &guard);
             if let Some(popped) = unseen {
-                // If another type took the key's place there is no list to go back to; Redis, which
-                // counts an element as delivered when it was popped, loses it in every case.
+                // If another type took the key's place there is no list to go back to, and without memory
+                // the list may have no room; Redis, which counts an element as delivered when it was
+                // popped, loses it in every case.
                 let _ = db.put_back(popped, wall_clock(), &guard);
             }
         });

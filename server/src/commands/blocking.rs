@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
+use flagstone::epoch::Guard;
 use tokio::time::Instant;
 
 use super::Context;
 use super::spec::{Flags, Keys, Spec};
 use crate::failure::Failure;
+use crate::fallible::{NoMemory, try_boxed};
 use crate::keyspace::blocking::PopOrWait;
 use crate::keyspace::list::End;
 use crate::keyspace::shard::Key;
@@ -17,6 +19,7 @@ use crate::keyspace::waiters::{Popped, Waiter};
 use crate::number::parse_f64;
 use crate::resp::input::Args;
 use crate::session::{Blocked, Session};
+use crate::shared::{Shared, wall_clock};
 
 const FLAGS: Flags = Flags::WRITE.and(Flags::BLOCKING).and(Flags::KEEPS);
 
@@ -30,13 +33,38 @@ pub const COMMANDS: &[Spec] = &[
         .flags(FLAGS),
 ];
 
-/// Writes the reply of a wait that ended: with an element, or without one.
-pub fn answer(session: &mut Session, popped: Option<&Popped>) {
-    let mut reply = session.reply();
-    match popped {
-        Some(popped) => reply.bulks([&popped.key, &popped.element]),
-        None => reply.null_array(),
+/// Writes the reply of a wait that ended without an element.
+pub fn answer_none(session: &mut Session) {
+    session.reply().null_array();
+}
+
+/// Writes the reply of a wait that ended with an element, or with the word that there was no memory to
+/// hand it over.
+pub fn deliver(shared: &Shared, session: &mut Session, popped: Result<Popped, NoMemory>) {
+    let answered = shared.keyspace.with_participant(|participant| {
+        let guard = participant.pin();
+        answer(shared, session, popped?, &guard)
+    });
+    if let Err(failure) = answered {
+        shared.stats.oom_refusals.add(1);
+        session.reply().error(failure.as_str());
     }
+}
+
+/// Answers with an element. Without memory for that it goes back to its list.
+fn answer(
+    shared: &Shared,
+    session: &mut Session,
+    popped: Popped,
+    guard: &Guard<'_>,
+) -> Result<(), Failure> {
+    if let Err(refused) = session.out.reserve(popped.reply_room()) {
+        // Most likely the list still has the place that it came from.
+        let _ = shared.keyspace.db(session.db).put_back(popped, wall_clock(), guard);
+        return Err(Failure::no_memory(refused));
+    }
+    session.reply().bulks([&popped.key, &popped.element]);
+    Ok(())
 }
 
 /// Writes the reply of a wait that `CLIENT UNBLOCK ... ERROR` ended.
@@ -56,18 +84,24 @@ fn pop_or_wait(cx: &mut Context<'_>, args: Args<'_>, end: End) -> Result<(), Fai
     let last = args.len() - 1;
     let deadline = timeout(args.at(last))?.map(|wait| Instant::now() + wait);
     let names = args.from(1).take(last - 1);
-    let keys: Vec<Key<'_>> = names.clone().map(|name| cx.key(name)).collect();
+    let mut keys: Vec<Key<'_>> = Vec::new();
+    keys.try_reserve_exact(last - 1).map_err(Failure::no_memory)?;
+    keys.extend(names.map(|name| cx.key(name)));
+    let mut waited_for: Vec<Box<[u8]>> = Vec::new();
     let make_waiter = || {
+        waited_for.try_reserve_exact(keys.len())?;
+        for key in &keys {
+            waited_for.push(try_boxed(key.bytes)?);
+        }
         let ticket = cx.shared.keyspace.next_ticket();
-        Waiter::new(ticket, end, cx.session.client.wake.clone())
+        Ok(Waiter::new(ticket, end, cx.session.client.wake.clone()))
     };
-    match cx.db().pop_or_wait(&keys, end, cx.now(), cx.guard, make_waiter) {
-        PopOrWait::Popped(popped) => answer(cx.session, Some(&popped)),
+    match cx.db().pop_or_wait(&keys, end, cx.now(), cx.guard, make_waiter)? {
+        PopOrWait::Popped(popped) => answer(cx.shared, cx.session, popped, cx.guard)?,
         PopOrWait::WrongType => return Err(Failure::WRONG_TYPE),
         PopOrWait::Waiting(waiter) => {
-            let names = names.map(Box::from).collect();
-            let db = cx.session.db;
-            cx.session.blocked = Some(Blocked::new(cx.shared.clone(), db, names, waiter, deadline));
+            let (shared, db) = (cx.shared.clone(), cx.session.db);
+            cx.session.blocked = Some(Blocked::new(shared, db, waited_for, waiter, deadline));
         }
     }
     Ok(())
@@ -116,11 +150,11 @@ mod tests {
         assert_eq!(first.run("BLPOP a b 0"), "");
         assert_eq!(second.run("BRPOP b 0"), "");
         assert_eq!(third.run("RPUSH b 1 2 3"), ":3");
-        let popped = first.session.blocked.take().unwrap().give_up();
-        answer(&mut first.session, popped.as_ref());
+        let popped = first.session.blocked.take().unwrap().give_up().unwrap();
+        deliver(&first.shared, &mut first.session, Ok(popped));
         assert_eq!(first.printed(), "[b, 1]");
-        let popped = second.session.blocked.take().unwrap().give_up();
-        answer(&mut second.session, popped.as_ref());
+        let popped = second.session.blocked.take().unwrap().give_up().unwrap();
+        deliver(&second.shared, &mut second.session, Ok(popped));
         assert_eq!(second.printed(), "[b, 3]");
         assert_eq!(third.run("LRANGE b 0 -1"), "[2]");
         assert_eq!(third.shared.stats.blocked.get(), 0);

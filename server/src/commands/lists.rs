@@ -3,6 +3,7 @@
 use super::Context;
 use super::spec::{Flags, Keys, Spec};
 use crate::failure::Failure;
+use crate::fallible::try_boxed;
 use crate::keyspace::list::{End, View};
 use crate::number::parse_i64;
 use crate::resp::input::Args;
@@ -72,10 +73,22 @@ fn rpushx(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
 fn push(cx: &mut Context<'_>, args: Args<'_>, end: End, create: bool) -> Result<(), Failure> {
     let key = cx.key(args.at(1));
     let now = cx.now();
-    let elements = args.from(2).map(Box::from);
+    // Copied before locking. Most pushes are of one element and need no list of them.
+    let (mut one, mut many);
+    let elements = if args.len() == 3 {
+        one = [try_boxed(args.at(2))?];
+        &mut one[..]
+    } else {
+        many = Vec::new();
+        many.try_reserve_exact(args.len() - 2).map_err(Failure::no_memory)?;
+        for element in args.from(2) {
+            many.push(try_boxed(element)?);
+        }
+        &mut many[..]
+    };
     let mut shard = cx.db().lock(&key, cx.guard);
     let len = if create || shard.peek(&key, now).is_some() {
-        shard.push(&key, end, now, elements).ok_or(Failure::WRONG_TYPE)?
+        shard.try_push(&key, end, now, elements)?.ok_or(Failure::WRONG_TYPE)?
     } else {
         0
     };
@@ -113,11 +126,11 @@ fn pop(cx: &mut Context<'_>, args: Args<'_>, end: End, command: &str) -> Result<
         let list = entry.value().as_list().ok_or(Failure::WRONG_TYPE)?;
         // Room for what is answered comes before it is taken off.
         let elements = list.view().ends(end, count.unwrap_or(1));
-        let room = elements.iter().map(|element| element.len() + BULK_HEAD).sum();
+        let room = elements.map(|element| element.len() + BULK_HEAD).sum();
         cx.session.out.reserve(room).map_err(Failure::no_memory)?;
     }
     // Written after unlocking: the guard keeps them.
-    let popped = shard.pop(&key, end, count.unwrap_or(1), now);
+    let popped = shard.try_pop(&key, end, count.unwrap_or(1), now)?;
     drop(shard);
     let mut reply = cx.reply();
     match (popped, count) {

@@ -3,11 +3,16 @@
 //! Messages that were posted before a change of subscriptions are sent before its confirmation, so a
 //! client that reads "unsubscribed" gets nothing from that channel any more.
 
-use super::Context;
+use flagstone::typed::Key;
+use indexmap::IndexMap;
+
 use super::spec::{Flags, Spec};
+use super::{Context, REPLY_ROOM};
 use crate::failure::Failure;
+use crate::fallible::{NoMemory, try_boxed};
 use crate::pubsub::Kind;
 use crate::resp::input::Args;
+use crate::session::Session;
 
 const SUBSCRIBE: Flags = Flags::PUBSUB.and(Flags::WHILE_SUBSCRIBED);
 
@@ -50,74 +55,112 @@ pub const COMMANDS: &[Spec] = &[
 ];
 
 fn subscribe(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
-    args.from(1).for_each(|name| add(cx, Kind::Channel, name));
-    Ok(())
+    args.from(1).try_for_each(|name| add(cx, Kind::Channel, name))
 }
 
 fn psubscribe(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
-    args.from(1).for_each(|name| add(cx, Kind::Pattern, name));
-    Ok(())
+    args.from(1).try_for_each(|name| add(cx, Kind::Pattern, name))
 }
 
 fn unsubscribe(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
-    remove_all(cx, Kind::Channel, args);
-    Ok(())
+    remove_all(cx, Kind::Channel, args)
 }
 
 fn punsubscribe(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
-    remove_all(cx, Kind::Pattern, args);
+    remove_all(cx, Kind::Pattern, args)
+}
+
+/// Subscribes and confirms. Without memory for both it does neither; what was confirmed before stands.
+fn add(cx: &mut Context<'_>, kind: Kind, name: &[u8]) -> Result<(), Failure> {
+    let session = &mut *cx.session;
+    session.out.reserve(confirmation(name)).map_err(Failure::no_memory)?;
+    let is_first = session.subscriptions() == 0;
+    let topics = topics(session, kind);
+    if !topics.contains_key(name) {
+        topics.try_reserve(1).map_err(NoMemory::from)?;
+        let own = try_boxed(name)?;
+        // Messages may be posted from here on; they are sent behind the confirmation.
+        let client = cx.session.client.key;
+        if let Some(key) = cx.shared.pubsub.try_subscribe(kind, name, client, cx.guard)? {
+            self::topics(cx.session, kind).insert(own, key);
+            cx.shared.stats.subscribers.add(i64::from(is_first));
+        }
+    }
+    let word: &[u8] = match kind {
+        Kind::Channel => b"subscribe",
+        Kind::Pattern => b"psubscribe",
+    };
+    confirm(cx, word, Some(name));
     Ok(())
 }
 
-fn add(cx: &mut Context<'_>, kind: Kind, name: &[u8]) {
-    let session = &mut *cx.session;
-    if session.subscriptions() == 0 {
-        cx.shared.stats.subscribers.add(1);
-    }
-    // Messages may be posted from here on; they are sent behind the confirmation.
-    let (word, topics): (&[u8], _) = match kind {
-        Kind::Channel => (b"subscribe", &mut session.channels),
-        Kind::Pattern => (b"psubscribe", &mut session.patterns),
-    };
-    if !topics.contains_key(name) {
-        let key = cx.shared.pubsub.subscribe(kind, name, session.client.key, cx.guard);
-        topics.extend(key.map(|key| (name.into(), key)));
-    }
-    confirm(cx, word, Some(name));
-}
-
-fn remove_all(cx: &mut Context<'_>, kind: Kind, args: Args<'_>) {
+fn remove_all(cx: &mut Context<'_>, kind: Kind, args: Args<'_>) -> Result<(), Failure> {
     if args.len() > 1 {
-        args.from(1).for_each(|name| remove(cx, kind, Some(name)));
-        return;
+        return args.from(1).try_for_each(|name| {
+            cx.session.out.reserve(confirmation(name)).map_err(Failure::no_memory)?;
+            let key = topics(cx.session, kind).swap_remove(name);
+            remove(cx, kind, Some(name), key)
+        });
     }
-    let names: Vec<Box<[u8]>> = match kind {
-        Kind::Channel => cx.session.channels.keys().cloned().collect(),
-        Kind::Pattern => cx.session.patterns.keys().cloned().collect(),
-    };
-    if names.is_empty() {
-        return remove(cx, kind, None);
+    if topics(cx.session, kind).is_empty() {
+        return remove(cx, kind, None, None);
     }
-    names.iter().for_each(|name| remove(cx, kind, Some(name)));
+    // The oldest is confirmed first, and the last is the one that is taken out without moving others.
+    topics(cx.session, kind).reverse();
+    let removed = remove_from_the_last(cx, kind);
+    topics(cx.session, kind).reverse();
+    removed
 }
 
-fn remove(cx: &mut Context<'_>, kind: Kind, name: Option<&[u8]>) {
-    let session = &mut *cx.session;
-    let before = session.subscriptions();
-    let (word, topics): (&[u8], _) = match kind {
-        Kind::Channel => (b"unsubscribe", &mut session.channels),
-        Kind::Pattern => (b"punsubscribe", &mut session.patterns),
-    };
-    if let Some(name) = name
-        && let Some(key) = topics.swap_remove(name)
-    {
+fn remove_from_the_last(cx: &mut Context<'_>, kind: Kind) -> Result<(), Failure> {
+    while let Some((name, _)) = topics(cx.session, kind).last() {
+        let room = confirmation(name);
+        cx.session.out.reserve(room).map_err(Failure::no_memory)?;
+        let last = topics(cx.session, kind).pop();
+        let (name, key) = last.expect("there was one just now");
+        remove(cx, kind, Some(&name), Some(key))?;
+    }
+    Ok(())
+}
+
+/// Ends a subscription that is out of the session already, if there was one, and confirms.
+fn remove(
+    cx: &mut Context<'_>,
+    kind: Kind,
+    name: Option<&[u8]>,
+    key: Option<Key>,
+) -> Result<(), Failure> {
+    if let Some(key) = key {
         cx.shared.pubsub.unsubscribe(key, cx.guard);
-        if before == 1 {
+        if cx.session.subscriptions() == 0 {
             cx.shared.stats.subscribers.add(-1);
         }
     }
-    session.take_all_messages();
+    cx.session.take_all_messages();
+    if let Err(refused) = cx.session.out.reserve(confirmation(name.unwrap_or_default())) {
+        // The messages have taken the room, and there is no more: a client that was not told would wait.
+        let _ = cx.session.client.mailbox.evict();
+        return Err(Failure::no_memory(refused));
+    }
+    let word: &[u8] = match kind {
+        Kind::Channel => b"unsubscribe",
+        Kind::Pattern => b"punsubscribe",
+    };
     confirm(cx, word, name);
+    Ok(())
+}
+
+/// What the session is subscribed to.
+fn topics(session: &mut Session, kind: Kind) -> &mut IndexMap<Box<[u8]>, Key> {
+    match kind {
+        Kind::Channel => &mut session.channels,
+        Kind::Pattern => &mut session.patterns,
+    }
+}
+
+/// Bytes of a confirmation, and of an error behind it, at most.
+fn confirmation(name: &[u8]) -> usize {
+    name.len() + 2 * REPLY_ROOM
 }
 
 fn confirm(cx: &mut Context<'_>, word: &[u8], name: Option<&[u8]>) {
@@ -136,7 +179,7 @@ fn publish(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     let shared = cx.shared;
     let limit = shared.tunables.output_pubsub.get();
     let clients = &shared.clients;
-    let published = shared.pubsub.publish(args.at(1), args.at(2), limit, clients, cx.guard);
+    let published = shared.pubsub.try_publish(args.at(1), args.at(2), limit, clients, cx.guard)?;
     shared.stats.published.add(1);
     shared.stats.delivered.add(published.receivers as u64);
     cx.reply().count(published.receivers);
@@ -147,7 +190,7 @@ fn channels(cx: &mut Context<'_>, args: Args<'_>) -> Result<(), Failure> {
     if args.len() > 3 {
         return Err(Failure::arity("pubsub|channels"));
     }
-    let names = cx.shared.pubsub.channels(args.get(2));
+    let names = cx.shared.pubsub.try_channels(args.get(2))?;
     cx.reply().bulks(&names);
     Ok(())
 }

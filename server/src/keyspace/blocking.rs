@@ -13,6 +13,7 @@ use super::expiry::Millis;
 use super::list::End;
 use super::shard::Key;
 use super::waiters::{Popped, Waiter};
+use crate::fallible::NoMemory;
 
 /// What a pop that may wait came to.
 #[derive(Debug)]
@@ -29,31 +30,39 @@ pub enum PopOrWait {
 impl Db {
     /// Pops from the first of `keys` whose list has an element; else makes a waiter and joins it to
     /// every key.
+    ///
+    /// # Errors
+    /// There is no memory for either. Nothing was popped, and nobody waits.
     pub fn pop_or_wait(
         &self,
         keys: &[Key<'_>],
         end: End,
         now: Millis,
         guard: &Guard<'_>,
-        waiter: impl FnOnce() -> Arc<Waiter>,
-    ) -> PopOrWait {
+        waiter: impl FnOnce() -> Result<Arc<Waiter>, NoMemory>,
+    ) -> Result<PopOrWait, NoMemory> {
         let mut shards = self.lock_many(keys, guard);
         for key in keys {
             let shard = shards.of(key);
             match shard.peek(key, now).map(|entry| entry.value().as_list().is_some()) {
                 None => {}
-                Some(false) => return PopOrWait::WrongType,
+                Some(false) => return Ok(PopOrWait::WrongType),
                 Some(true) => {
-                    let popped = shard.pop_for(key, end, now).expect("a list is never empty");
-                    return PopOrWait::Popped(popped);
+                    let popped = shard.try_pop_for(key, end, now)?;
+                    return Ok(PopOrWait::Popped(popped.expect("a list is never empty")));
                 }
             }
         }
-        let waiter = waiter();
-        for key in keys {
-            shards.of(key).waiters.join(key.bytes, &waiter);
+        let waiter = waiter()?;
+        for (joined, key) in keys.iter().enumerate() {
+            if let Err(refused) = shards.of(key).waiters.try_join(key.bytes, &waiter) {
+                for key in &keys[..joined] {
+                    shards.of(key).waiters.leave(key.bytes, waiter.ticket());
+                }
+                return Err(refused);
+            }
         }
-        PopOrWait::Waiting(waiter)
+        Ok(PopOrWait::Waiting(waiter))
     }
 
     /// Takes a waiter out of the queues of `keys`.
@@ -65,17 +74,21 @@ impl Db {
     }
 
     /// Puts an element back at the end that it was taken from; who waits for it is served. If the key
-    /// has come to hold another type meanwhile there is no list to go back to: the element is
-    /// returned.
+    /// has come to hold another type meanwhile there is no list to go back to, and without memory the list
+    /// may have no room: the element is returned.
     #[must_use = "an element that could not go back is lost with this"]
-    pub fn put_back(&self, popped: Popped, now: Millis, guard: &Guard<'_>) -> Result<(), Popped> {
+    pub fn put_back(
+        &self,
+        mut popped: Popped,
+        now: Millis,
+        guard: &Guard<'_>,
+    ) -> Result<(), Popped> {
         let key = self.key(&popped.key);
-        let mut shard = self.lock(&key, guard);
-        if shard.peek(&key, now).is_some_and(|entry| entry.value().as_list().is_none()) {
-            return Err(popped);
+        let element = std::slice::from_mut(&mut popped.element);
+        match self.lock(&key, guard).try_push(&key, popped.end, now, element) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) | Err(NoMemory) => Err(popped),
         }
-        shard.push(&key, popped.end, now, std::iter::once(popped.element));
-        Ok(())
     }
 }
 
@@ -89,9 +102,9 @@ mod tests {
     fn wait(keyspace: &Keyspace, keys: &[&[u8]], end: End) -> Arc<Waiter> {
         let db = keyspace.db(0);
         let hashed: Vec<_> = keys.iter().map(|key| db.key(key)).collect();
-        let make = || Waiter::new(keyspace.next_ticket(), end, Arc::new(Notify::new()));
+        let make = || Ok(Waiter::new(keyspace.next_ticket(), end, Arc::new(Notify::new())));
         keyspace.with_participant(|p| match db.pop_or_wait(&hashed, end, 0, &p.pin(), make) {
-            PopOrWait::Waiting(waiter) => waiter,
+            Ok(PopOrWait::Waiting(waiter)) => waiter,
             other => panic!("not waiting: {other:?}"),
         })
     }
@@ -99,13 +112,18 @@ mod tests {
     fn push(keyspace: &Keyspace, key: &[u8], elements: &[&[u8]]) -> usize {
         let db = keyspace.db(0);
         let key = db.key(key);
-        let elements = elements.iter().map(|e| Box::from(*e));
-        let push = |guard: &Guard<'_>| db.lock(&key, guard).push(&key, End::Right, 0, elements);
-        keyspace.with_participant(|p| push(&p.pin())).unwrap()
+        let mut elements: Vec<Box<[u8]>> = elements.iter().map(|e| Box::from(*e)).collect();
+        keyspace
+            .with_participant(|p| {
+                db.lock(&key, &p.pin()).try_push(&key, End::Right, 0, &mut elements)
+            })
+            .unwrap()
+            .unwrap()
     }
 
-    fn text(popped: Option<Popped>) -> Option<(String, String)> {
-        popped.map(|p| {
+    fn text(popped: Option<Result<Popped, NoMemory>>) -> Option<(String, String)> {
+        popped.map(|popped| {
+            let p = popped.unwrap();
             (String::from_utf8_lossy(&p.key).into(), String::from_utf8_lossy(&p.element).into())
         })
     }
@@ -176,7 +194,7 @@ mod tests {
         db.lock(&key, &guard).set(&key, Entry::try_string(&key, b"text", None).unwrap(), 0);
         let never = || unreachable!("nobody may wait");
         let refused = db.pop_or_wait(&[key], End::Left, 0, &guard, never);
-        assert!(matches!(refused, PopOrWait::WrongType));
+        assert!(matches!(refused, Ok(PopOrWait::WrongType)));
         let popped = waiter.close().unwrap();
         assert_eq!(db.put_back(popped, 0, &guard).unwrap_err().element.as_ref(), b"1");
     }

@@ -70,9 +70,9 @@ impl Entry {
         Self::of(key, Block::of(&[key.bytes]), Value::Int(Integer::new(n)), expires_at)
     }
 
-    /// A list under `key`.
-    pub fn list(key: &Key<'_>, list: List, expires_at: Option<Millis>) -> Self {
-        Self::of(key, Block::of(&[key.bytes]), Value::List(Box::new(list)), expires_at)
+    /// A list under `key`, of which `name` is a copy.
+    pub(super) fn list(key: &Key<'_>, name: Block, list: List, expires_at: Option<Millis>) -> Self {
+        Self::of(key, name, Value::List(Box::new(list)), expires_at)
     }
 
     /// Nothing under `key`, see [`Value::Gone`].
@@ -281,8 +281,8 @@ mod tests {
 
     #[test]
     fn a_list_refuses_string_operations_and_stays() {
-        let list = List::of(End::Left, vec![b"a".as_slice().into()]).unwrap();
-        let entry = Entry::list(&KEY, list, None);
+        let list = List::try_of(End::Left, &mut [b"a".as_slice().into()]).unwrap().unwrap();
+        let entry = Entry::list(&KEY, Block::of(&[KEY.bytes]), list, None);
         assert!(entry.try_appended(&KEY, b"x").unwrap().is_none());
         assert_eq!(entry.as_text(), None);
         assert_eq!(entry.as_int(), None);

@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::allocator::block_bytes;
+use crate::fallible::{NoMemory, try_boxed, try_collected};
 use crate::sync::{Counter, Word};
 
 /// Most places of a chunk. Chosen so that the row of a million elements has a thousand pieces, which are
@@ -94,13 +95,17 @@ pub struct View<'a> {
 }
 
 impl List {
-    /// A list of `elements`, pushed one after the other at `end`; `None` if there are none.
-    pub fn of(end: End, elements: Vec<Element>) -> Option<Self> {
+    /// A list of `elements`, pushed one after the other at `end`, and taken out of the slice; `None` if
+    /// there are none.
+    ///
+    /// # Errors
+    /// There is no memory for it. The elements are where they were.
+    pub fn try_of(end: End, elements: &mut [Element]) -> Result<Option<Self>, NoMemory> {
         if elements.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let piece = Chunk::filled(end, elements, 4);
-        Some(Self::from_pieces(vec![piece]))
+        let piece = Chunk::try_filled(end, Vec::new(), elements, 4)?;
+        Ok(Some(Self::from_pieces(vec![piece])))
     }
 
     /// The list now. One load; what it shows does not change.
@@ -109,63 +114,47 @@ impl List {
         View { list: self, low: (bounds >> 32) as u32, high: bounds as u32 }
     }
 
-    /// Adds elements at `end`, one after the other. Returns the list to be published in this one's place
-    /// if they did not fit in. The writer's.
-    pub fn push(
-        &self,
-        end: End,
-        mut elements: impl ExactSizeIterator<Item = Element>,
-    ) -> Option<Self> {
+    /// Adds elements at `end`, one after the other, and takes them out of the slice. False, and nothing
+    /// changed, if they do not fit in: then it is [`try_extended`](Self::try_extended)'s. The writer's.
+    #[must_use]
+    pub fn push(&self, end: End, elements: &mut [Element]) -> bool {
         let view = self.view();
         let count = elements.len();
-        if count == 0 {
-            return None;
-        }
-        if !view.has_room(end, count) {
-            return Some(view.extended(end, elements.collect()));
-        }
         let chunk = &view.end_piece(end).chunk;
-        let most = view.most_bytes();
-        for at in 0..count as u32 {
-            let Some(element) = elements.next() else { break };
-            let bytes = element_bytes(&element);
-            if chunk.bytes.get() as usize + bytes > most {
-                // What was put in so far is not within the bounds; it is taken along by copying.
-                return Some(self.pushed_elsewhere(end, at, element, elements));
-            }
-            chunk.put(view.next_place(end, at), element);
-            self.element_bytes.set(self.element_bytes.get() + bytes as u64);
+        let bytes = elements.iter().map(|element| element_bytes(element) as u64).sum::<u64>();
+        if !view.has_room(end, count) || (chunk.bytes.get() + bytes) as usize > view.most_bytes() {
+            return count == 0;
         }
+        for (at, element) in elements.iter_mut().enumerate() {
+            chunk.put(view.next_place(end, at as u32), std::mem::take(element));
+        }
+        chunk.bytes.set(chunk.bytes.get() + bytes);
+        self.element_bytes.set(self.element_bytes.get() + bytes);
         match end {
             End::Left => self.set_bounds(view.low - count as u32, view.high),
             End::Right => self.set_bounds(view.low, view.high + count as u32),
         }
-        None
+        true
     }
 
-    /// The list with the `done` elements that lie beyond the bounds, `element` and the `rest`, in a chunk
-    /// of their own.
-    #[cold]
-    fn pushed_elsewhere(
-        &self,
-        end: End,
-        done: u32,
-        element: Element,
-        rest: impl Iterator<Item = Element>,
-    ) -> Self {
-        let view = self.view();
-        let places = &view.end_piece(end).chunk.places;
-        let copy = |at| places[view.next_place(end, at) as usize].get().cloned();
-        let elements = (0..done).filter_map(copy).chain([element]).chain(rest);
-        view.extended(end, elements.collect())
+    /// The list with more elements at `end`, taken out of the slice, to be published in this one's place.
+    /// The writer's.
+    ///
+    /// # Errors
+    /// There is no memory for it. The elements are where they were.
+    pub fn try_extended(&self, end: End, elements: &mut [Element]) -> Result<Self, NoMemory> {
+        self.view().try_extended(end, elements)
     }
 
     /// Takes up to `count` elements off at `end`; they are those that [`View::ends`] shows. The
     /// writer's.
-    pub fn pop(&self, end: End, count: usize) -> Left {
+    ///
+    /// # Errors
+    /// There is no memory for the list to be published. Nothing has changed.
+    pub fn try_pop(&self, end: End, count: usize) -> Result<Left, NoMemory> {
         let view = self.view();
         let Some(rest) = view.len().checked_sub(count).filter(|rest| *rest > 0) else {
-            return Left::Nothing;
+            return Ok(Left::Nothing);
         };
         // The piece at that end keeps an element: only a bound moves.
         let in_piece = view.range_of(match end {
@@ -177,13 +166,13 @@ impl List {
                 End::Left => self.set_bounds(view.low + count as u32, view.high),
                 End::Right => self.set_bounds(view.low, view.high - count as u32),
             }
-            return Left::Same;
+            return Ok(Left::Same);
         }
         let kept = match end {
             End::Left => count..view.len(),
             End::Right => 0..rest,
         };
-        Left::Other(Self::from_pieces(view.pieces(kept)))
+        Ok(Left::Other(Self::from_pieces(view.try_pieces(kept, 0)?)))
     }
 
     /// Bytes of the heap that the list takes: elements, those included that were popped and whose chunk
@@ -211,7 +200,8 @@ impl List {
             inner: between.iter().map(Piece::len).sum(),
             element_bytes: Counter::new(),
             place_bytes: pieces.iter().map(|piece| piece.chunk.place_bytes()).sum(),
-            pieces: pieces.into(),
+            // As long as its room: it stays where it is.
+            pieces: pieces.into_boxed_slice(),
         };
         let bytes = list.pieces.iter().map(|piece| piece.chunk.bytes.get()).sum();
         list.element_bytes.set(bytes);
@@ -266,17 +256,25 @@ impl<'a> View<'a> {
         Elements { view: self, piece, at, left: positions.len() }
     }
 
-    /// Up to `count` elements at `end`, the outermost first.
-    pub fn ends(self, end: End, count: usize) -> Vec<&'a [u8]> {
+    /// Up to `count` elements at `end`, in the list's order.
+    pub fn ends(self, end: End, count: usize) -> Elements<'a> {
         let count = count.min(self.len());
         match end {
-            End::Left => self.range(0..count).collect(),
-            End::Right => {
-                let mut elements: Vec<_> = self.range(self.len() - count..self.len()).collect();
-                elements.reverse();
-                elements
-            }
+            End::Left => self.range(0..count),
+            End::Right => self.range(self.len() - count..self.len()),
         }
+    }
+
+    /// The same, the outermost first.
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    pub fn try_outermost(self, end: End, count: usize) -> Result<Vec<&'a [u8]>, NoMemory> {
+        let mut elements = try_collected(self.ends(end, count))?;
+        if end == End::Right {
+            elements.reverse();
+        }
+        Ok(elements)
     }
 
     /// The places of a piece that hold elements.
@@ -320,90 +318,108 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The pieces of the elements at `kept`.
-    fn pieces(self, kept: Range<usize>) -> Vec<Piece> {
+    /// The pieces of the elements at `kept`, and room for as many `more`.
+    fn try_pieces(self, kept: Range<usize>, more: usize) -> Result<Vec<Piece>, NoMemory> {
+        // Counted first: the room has to be exact.
+        let mut count = more;
+        self.each_piece(&kept, |_, _| count += 1);
         let mut pieces = Vec::new();
+        pieces.try_reserve_exact(count)?;
+        self.each_piece(&kept, |number, range| {
+            let chunk = Arc::clone(&self.list.pieces[number].chunk);
+            pieces.push(Piece { chunk, from: range.start, to: range.end });
+        });
+        Ok(pieces)
+    }
+
+    /// Visits the pieces of the elements at `kept`: their numbers, and their places of these elements.
+    fn each_piece(self, kept: &Range<usize>, mut visit: impl FnMut(usize, Range<u32>)) {
         let mut start = 0;
         for number in 0..self.list.pieces.len() {
             let range = self.range_of(number);
             let end = start + range.len();
             let (from, to) = (kept.start.max(start), kept.end.min(end));
             if from < to {
-                pieces.push(Piece {
-                    chunk: Arc::clone(&self.list.pieces[number].chunk),
-                    from: range.start + (from - start) as u32,
-                    to: range.start + (to - start) as u32,
-                });
+                let places = [from, to].map(|at| range.start + (at - start) as u32);
+                visit(number, places[0]..places[1]);
             }
             start = end;
         }
-        pieces
     }
 
     /// The list with `elements` in a chunk of their own at `end`.
-    fn extended(self, end: End, elements: Vec<Element>) -> List {
+    fn try_extended(self, end: End, elements: &mut [Element]) -> Result<List, NoMemory> {
         let number = match end {
             End::Left => 0,
             End::Right => self.list.pieces.len() - 1,
         };
         let live = self.range_of(number).len();
         let sparse = 2 * live <= self.end_piece(end).chunk.used.get() as usize;
-        let (kept, elements) = if sparse {
+        let (kept, moved) = if sparse {
             // Copied in the order in which they would have been pushed.
-            let mut moved = self.ends(end, live);
-            moved.reverse();
-            let moved = moved.into_iter().map(Element::from);
+            let mut moved = Vec::new();
+            moved.try_reserve_exact(live)?;
+            for element in self.ends(end, live) {
+                moved.push(try_boxed(element)?);
+            }
             let kept = match end {
-                End::Left => live..self.len(),
+                End::Left => {
+                    moved.reverse();
+                    live..self.len()
+                }
                 End::Right => 0..self.len() - live,
             };
-            (kept, moved.chain(elements).collect())
+            (kept, moved)
         } else {
-            (0..self.len(), elements)
+            (0..self.len(), Vec::new())
         };
         let places = (self.len() / 2).clamp(4, MOST_PLACES);
-        let piece = Chunk::filled(end, elements, places);
-        let mut pieces = self.pieces(kept);
+        let mut pieces = self.try_pieces(kept, 1)?;
+        let piece = Chunk::try_filled(end, moved, elements, places)?;
         match end {
             End::Left => pieces.insert(0, piece),
             End::Right => pieces.push(piece),
         }
-        List::from_pieces(pieces)
+        Ok(List::from_pieces(pieces))
     }
 }
 
 impl Chunk {
-    /// A chunk of at least `places` places, and a piece of it with `elements`, pushed one after the other
-    /// at `end`.
-    fn filled(end: End, elements: Vec<Element>, places: usize) -> Piece {
-        let count = elements.len();
+    /// A chunk of at least `places` places, and a piece of it with the `first` elements and those taken out
+    /// of `then`, pushed one after the other at `end`.
+    ///
+    /// # Errors
+    /// There is no memory for it; nothing was taken.
+    fn try_filled(
+        end: End,
+        first: Vec<Element>,
+        then: &mut [Element],
+        places: usize,
+    ) -> Result<Piece, NoMemory> {
+        let count = first.len() + then.len();
         let places = places.max(count);
         let chunk = Self {
-            places: (0..places).map(|_| OnceLock::new()).collect(),
+            places: try_collected((0..places).map(|_| OnceLock::new()))?.into_boxed_slice(),
             used: Counter::new(),
             bytes: Counter::new(),
         };
-        for (at, element) in elements.into_iter().enumerate() {
+        let elements = first.into_iter().chain(then.iter_mut().map(std::mem::take));
+        for (at, element) in elements.enumerate() {
             chunk.bytes.set(chunk.bytes.get() + element_bytes(&element) as u64);
             let place = match end {
                 End::Left => places - 1 - at,
                 End::Right => at,
             };
-            chunk.place(place as u32, element);
+            chunk.put(place as u32, element);
         }
         let (from, to) = match end {
             End::Left => (places - count, places),
             End::Right => (0, count),
         };
-        Piece { chunk: Arc::new(chunk), from: from as u32, to: to as u32 }
+        Ok(Piece { chunk: Arc::new(chunk), from: from as u32, to: to as u32 })
     }
 
     fn put(&self, place: u32, element: Element) {
-        self.bytes.set(self.bytes.get() + element_bytes(&element) as u64);
-        self.place(place, element);
-    }
-
-    fn place(&self, place: u32, element: Element) {
         self.used.set(self.used.get() + 1);
         let put = self.places[place as usize].set(element);
         debug_assert!(put.is_ok(), "a place is written once");

@@ -10,14 +10,23 @@ fn texts(items: impl IntoIterator<Item = usize>) -> Vec<Element> {
     items.into_iter().map(|i| i.to_string().into_bytes().into()).collect()
 }
 
-fn push(list: List, end: End, elements: Vec<Element>) -> List {
-    list.push(end, elements.into_iter()).unwrap_or(list)
+fn of(end: End, mut elements: Vec<Element>) -> Option<List> {
+    List::try_of(end, &mut elements).unwrap()
+}
+
+fn push(list: List, end: End, mut elements: Vec<Element>) -> List {
+    pushed(&list, end, &mut elements).unwrap_or(list)
+}
+
+/// The list that takes the place of this one, if another is needed. Either way the elements are taken.
+fn pushed(list: &List, end: End, elements: &mut [Element]) -> Option<List> {
+    let other = (!list.push(end, elements)).then(|| list.try_extended(end, elements).unwrap());
+    assert!(elements.iter().all(|element| element.is_empty()));
+    other
 }
 
 fn list(n: usize) -> List {
-    (1..n).fold(List::of(End::Right, texts([0])).unwrap(), |list, i| {
-        push(list, End::Right, texts([i]))
-    })
+    (1..n).fold(of(End::Right, texts([0])).unwrap(), |list, i| push(list, End::Right, texts([i])))
 }
 
 fn contents(view: View<'_>) -> Vec<Vec<u8>> {
@@ -41,7 +50,7 @@ fn positions_clip_to_the_list() {
     assert_eq!(view.get(3), None);
     assert_eq!(view.get(-4), None);
     assert_eq!(view.get(i64::MIN), None);
-    assert!(List::of(End::Left, Vec::new()).is_none());
+    assert!(of(End::Left, Vec::new()).is_none());
 }
 
 #[test]
@@ -49,7 +58,7 @@ fn an_emptied_list_gives_its_memory_back() {
     let mut list = list(100_000);
     let full = list.heap_bytes();
     while list.view().len() > 10 {
-        match list.pop(End::Left, 1) {
+        match list.try_pop(End::Left, 1).unwrap() {
             Left::Same => {}
             Left::Other(other) => list = other,
             Left::Nothing => unreachable!("more than ten were there"),
@@ -65,11 +74,11 @@ fn an_emptied_list_gives_its_memory_back() {
 #[test]
 fn popped_elements_do_not_pile_up() {
     for end in [End::Left, End::Right] {
-        let mut list = List::of(End::Right, texts(0..3)).unwrap();
+        let mut list = of(End::Right, texts(0..3)).unwrap();
         for size in [10, 1000, 100_000] {
             for _ in 0..1000 {
                 list = push(list, end, vec![vec![b'x'; size].into()]);
-                if let Left::Other(other) = list.pop(end, 1) {
+                if let Left::Other(other) = list.try_pop(end, 1).unwrap() {
                     list = other;
                 }
             }
@@ -77,7 +86,7 @@ fn popped_elements_do_not_pile_up() {
             for _ in 0..50 {
                 let many = vec![Element::from(vec![b'y'; size]); 20];
                 list = push(list, end, many);
-                if let Left::Other(other) = list.pop(end, 19) {
+                if let Left::Other(other) = list.try_pop(end, 19).unwrap() {
                     list = other;
                 }
             }
@@ -126,18 +135,20 @@ proptest! {
                             End::Right => model.push_back(element.clone()),
                         }
                     }
-                    let elements: Vec<Element> = elements.into_iter().map(Element::from).collect();
+                    let mut elements: Vec<Element> =
+                        elements.into_iter().map(Element::from).collect();
                     let other = match &list {
-                        Some(list) => list.push(end, elements.into_iter()),
-                        None => List::of(end, elements),
+                        Some(list) => pushed(list, end, &mut elements),
+                        None => of(end, elements),
                     };
                     list = other.map(Arc::new).or(list);
                 }
                 Step::Pop(left, count) => {
                     let Some(now) = list.clone() else { continue };
                     let end = if left { End::Left } else { End::Right };
+                    let outermost = now.view().try_outermost(end, count).unwrap();
                     let popped: Vec<Vec<u8>> =
-                        now.view().ends(end, count).into_iter().map(<[u8]>::to_vec).collect();
+                        outermost.into_iter().map(<[u8]>::to_vec).collect();
                     let wanted: Vec<Vec<u8>> = (0..count.min(model.len()))
                         .filter_map(|_| match end {
                             End::Left => model.pop_front(),
@@ -145,7 +156,7 @@ proptest! {
                         })
                         .collect();
                     prop_assert_eq!(popped, wanted);
-                    list = match now.pop(end, count) {
+                    list = match now.try_pop(end, count).unwrap() {
                         Left::Same => Some(now),
                         Left::Other(other) => Some(Arc::new(other)),
                         Left::Nothing => None,

@@ -261,9 +261,13 @@ impl Db {
 
     /// Locks the shards of all `keys` at once, in ascending order.
     pub fn lock_many<'a>(&'a self, keys: &[Key<'_>], guard: &'a Guard<'a>) -> LockedMany<'a> {
-        let mut wanted: Vec<usize> = keys.iter().map(|key| self.number_of(key)).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
+        // Of the shards and not of the keys: those are as many as a client names.
+        let mut wanted: Vec<usize> = Vec::new();
+        for number in keys.iter().map(|key| self.number_of(key)) {
+            if let Err(at) = wanted.binary_search(&number) {
+                wanted.insert(at, number);
+            }
+        }
         let lock = |n: usize| (n, self.parts[n].lock(self.shared(guard)));
         LockedMany { db: self, shards: wanted.into_iter().map(lock).collect() }
     }

@@ -30,8 +30,8 @@ fn set(db: &Db, name: &[u8], text: &[u8], guard: &Guard<'_>) {
 
 fn push(db: &Db, name: &[u8], elements: &[&[u8]], guard: &Guard<'_>) {
     let key = db.key(name);
-    let elements = elements.iter().map(|element| Box::from(*element));
-    db.lock(&key, guard).push(&key, End::Right, 0, elements);
+    let mut elements: Vec<Box<[u8]>> = elements.iter().map(|element| Box::from(*element)).collect();
+    db.lock(&key, guard).try_push(&key, End::Right, 0, &mut elements).unwrap();
 }
 
 fn text(db: &Db, name: &[u8], guard: &Guard<'_>) -> Option<Vec<u8>> {
@@ -88,7 +88,7 @@ fn what_a_reader_holds_stays_while_writers_replace_delete_and_flush_it() {
         elsewhere(&keyspace, |db, guard| {
             write(&keyspace, db, guard);
             let key = db.key(b"l");
-            db.lock(&key, guard).pop(&key, End::Left, 2, 0);
+            db.lock(&key, guard).try_pop(&key, End::Left, 2, 0).unwrap();
         });
         for _ in 0..10 {
             keyspace.domain().collect();
@@ -392,8 +392,9 @@ proptest! {
                     let key = db.key(&name);
                     let end = if left { End::Left } else { End::Right };
                     let elements: Vec<Vec<u8>> = (0..n).map(|i| vec![i; usize::from(i) * 40]).collect();
-                    let boxed = elements.iter().map(|e| Box::from(e.as_slice()));
-                    let len = db.lock(&key, &guard).push(&key, end, 0, boxed);
+                    let mut boxed: Vec<Box<[u8]>> =
+                        elements.iter().map(|e| Box::from(e.as_slice())).collect();
+                    let len = db.lock(&key, &guard).try_push(&key, end, 0, &mut boxed).unwrap();
                     let held = model.entry(name).or_insert(Held::List(Vec::new()));
                     let Held::List(list) = held else {
                         prop_assert_eq!(len, None);
@@ -408,7 +409,7 @@ proptest! {
                     let name = name(k);
                     let key = db.key(&name);
                     let end = if left { End::Left } else { End::Right };
-                    let popped = db.lock(&key, &guard).pop(&key, end, n.into(), 0);
+                    let popped = db.lock(&key, &guard).try_pop(&key, end, n.into(), 0).unwrap();
                     let wanted = match model.get_mut(&name) {
                         None => None,
                         Some(Held::Text(_)) => Some(Vec::new()),
@@ -521,12 +522,13 @@ fn many_clients_read_and_write_everything() {
                         }
                         75..90 => {
                             let end = if n.is_multiple_of(2) { End::Left } else { End::Right };
-                            let elements = vec![Box::from(bytes.as_slice()); 1 + n % 7];
-                            db.lock(&key, &guard).push(&key, end, 0, elements.into_iter());
+                            let mut elements = vec![Box::from(bytes.as_slice()); 1 + n % 7];
+                            db.lock(&key, &guard).try_push(&key, end, 0, &mut elements).unwrap();
                         }
                         _ => {
                             let end = if n.is_multiple_of(3) { End::Left } else { End::Right };
-                            let popped = db.lock(&key, &guard).pop(&key, end, 1 + n % 9, 0);
+                            let popped = db.lock(&key, &guard).try_pop(&key, end, 1 + n % 9, 0);
+                            let popped = popped.unwrap();
                             assert!(popped.is_none_or(|p| p.iter().all(|e| **e == *bytes)));
                         }
                     }

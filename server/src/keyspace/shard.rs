@@ -22,10 +22,11 @@ use super::entry::Entry;
 use super::expiry::{Deadlines, Millis};
 use super::index::{Found, Table};
 use super::list::{End, Left as Rest, List};
-use super::store::{Left, New, Store};
+use super::store::{Left, New, Room, Store};
 use super::value::Value;
 use super::waiters::{Popped, Waiters};
 use super::{Account, DRIFT_STEP};
+use crate::fallible::{NoMemory, try_boxed};
 use crate::sync::{Counter, Mutex, Padded, Word};
 
 /// Tables of at most this many cells are not shrunk.
@@ -258,64 +259,89 @@ impl<'a> Locked<'a> {
         true
     }
 
-    /// Adds elements to the list of `key`, made if it is not there, and serves who waits for it.
-    /// Returns the length that the list had before anybody was served, or `None` if the key holds
-    /// another type or there are no elements.
-    pub fn push(
+    /// Adds elements to the list of `key`, made if it is not there, takes them out of the slice, and serves
+    /// who waits for it. Returns the length that the list had before anybody was served, or `None` if the
+    /// key holds another type or there are no elements.
+    ///
+    /// # Errors
+    /// There is no memory for it. Nothing has changed, and the elements are where they were.
+    pub fn try_push(
         &mut self,
         key: &Key<'_>,
         end: End,
         now: Millis,
-        elements: impl ExactSizeIterator<Item = Box<[u8]>>,
-    ) -> Option<usize> {
+        elements: &mut [Box<[u8]>],
+    ) -> Result<Option<usize>, NoMemory> {
         let len = match self.live(key, now) {
             None => {
-                let list = List::of(end, elements.collect())?;
+                let room = self.shared.store.try_room(key, self.shared.guard)?;
+                let Some(list) = List::try_of(end, elements)? else { return Ok(None) };
                 let len = list.view().len();
-                let entry = Entry::list(key, list, None);
-                self.put(key, self.shared.store.insert(entry, self.shared.guard), None);
+                self.put(key, room.list(key, list, None), None);
                 len
             }
             Some(found) => {
-                let list = found.entry.value().as_list()?;
+                let Some(list) = found.entry.value().as_list() else { return Ok(None) };
                 let len = list.view().len() + elements.len();
                 let before = list.heap_bytes();
-                match list.push(end, elements) {
-                    None => self.charge(list.heap_bytes() as i64 - before as i64),
-                    Some(other) => self.put_list(key, found, list, before, other),
+                if list.push(end, elements) {
+                    self.charge(list.heap_bytes() as i64 - before as i64);
+                } else {
+                    let room = self.shared.store.try_room(key, self.shared.guard)?;
+                    let other = list.try_extended(end, elements)?;
+                    self.put_list(key, room, found, list, before, other);
                 }
                 len
             }
         };
         self.serve(key, now);
-        Some(len)
+        Ok(Some(len))
     }
 
     /// Takes up to `count` elements off a list, the outermost first. Empty if the key holds another
     /// type. They stay readable for as long as the guard is held.
-    pub fn pop(
+    ///
+    /// # Errors
+    /// There is no memory for it. Nothing has changed.
+    pub fn try_pop(
         &mut self,
         key: &Key<'_>,
         end: End,
         count: usize,
         now: Millis,
-    ) -> Option<Vec<&'a [u8]>> {
-        let found = self.live(key, now)?;
-        let Some(list) = found.entry.value().as_list() else { return Some(Vec::new()) };
-        let popped = list.view().ends(end, count);
+    ) -> Result<Option<Vec<&'a [u8]>>, NoMemory> {
+        let Some(found) = self.live(key, now) else { return Ok(None) };
+        let Some(list) = found.entry.value().as_list() else { return Ok(Some(Vec::new())) };
+        let popped = list.view().try_outermost(end, count)?;
         let before = list.heap_bytes();
-        match list.pop(end, count) {
+        match list.try_pop(end, count)? {
             Rest::Same => {}
-            Rest::Other(other) => self.put_list(key, found, list, before, other),
+            Rest::Other(other) => {
+                let room = self.shared.store.try_room(key, self.shared.guard)?;
+                self.put_list(key, room, found, list, before, other);
+            }
             Rest::Nothing => drop(self.take(found)),
         }
-        Some(popped)
+        Ok(Some(popped))
     }
 
-    /// Takes an element off a list for a client.
-    pub fn pop_for(&mut self, key: &Key<'_>, end: End, now: Millis) -> Option<Popped> {
-        let element = Box::from(*self.pop(key, end, 1, now)?.first()?);
-        Some(Popped { key: key.bytes.into(), element, end })
+    /// Takes an element off a list for a client. `None` if there is no list.
+    ///
+    /// # Errors
+    /// There is no memory for it. Nothing has changed.
+    pub fn try_pop_for(
+        &mut self,
+        key: &Key<'_>,
+        end: End,
+        now: Millis,
+    ) -> Result<Option<Popped>, NoMemory> {
+        let list = self.peek(key, now).and_then(|entry| entry.value().as_list());
+        let Some(element) = list.and_then(|list| list.view().ends(end, 1).next()) else {
+            return Ok(None);
+        };
+        let popped = Popped { key: try_boxed(key.bytes)?, element: try_boxed(element)?, end };
+        self.try_pop(key, end, 1, now)?;
+        Ok(Some(popped))
     }
 
     /// Removes keys whose time is over, at most `limit`. Returns how many, and whether more are due.
@@ -378,6 +404,7 @@ impl<'a> Locked<'a> {
     fn put_list(
         &mut self,
         key: &Key<'_>,
+        room: Room<'a>,
         found: Found<'a>,
         list: &List,
         before: usize,
@@ -385,8 +412,7 @@ impl<'a> Locked<'a> {
     ) {
         self.charge(other.heap_bytes() as i64 - before as i64);
         let bytes = found.entry.block_bytes() + list.own_bytes();
-        let entry = Entry::list(key, other, found.entry.expires_at());
-        let new = self.shared.store.insert(entry, self.shared.guard);
+        let new = room.list(key, other, found.entry.expires_at());
         self.replace(key, new, Some(found), bytes);
     }
 
@@ -478,7 +504,10 @@ impl<'a> Locked<'a> {
         waiters.serve(
             key.bytes,
             || shard.borrow_mut().live(key, now).is_some(),
-            |end| shard.borrow_mut().pop_for(key, end, now).expect("a list is never empty"),
+            |end| {
+                let popped = shard.borrow_mut().try_pop_for(key, end, now)?;
+                Ok(popped.expect("a list is never empty"))
+            },
         );
         self.waiters = waiters;
     }

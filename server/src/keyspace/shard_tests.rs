@@ -195,11 +195,11 @@ proptest! {
                     }
                 }),
                 Step::Push(k, n) => lock(k, &mut |shard, key| {
-                    let items = vec![Box::from(b"item".as_slice()); n];
-                    shard.push(&key, End::Left, now, items.into_iter());
+                    let mut items = vec![Box::from(b"item".as_slice()); n];
+                    shard.try_push(&key, End::Left, now, &mut items).unwrap();
                 }),
                 Step::Pop(k) => lock(k, &mut |shard, key| {
-                    shard.pop(&key, End::Right, 1, now);
+                    shard.try_pop(&key, End::Right, 1, now).unwrap();
                 }),
                 Step::Remove(k) => {
                     remove(&keyspace, &name(k), now);

@@ -7,10 +7,16 @@
 use std::sync::Arc;
 
 use flagstone::epoch::{Domain, Guard};
-use flagstone::typed::{Key as SlotKey, Slab};
+use flagstone::typed::{Key as SlotKey, Slab, VacantEntry};
 
+use super::block::Block;
 use super::entry::{Entry, Pending};
+use super::expiry::Millis;
 use super::index::{Found, Table};
+use super::list::List;
+use super::shard::Key;
+use crate::fallible::NoMemory;
+
 /// Slabs of a keyspace.
 #[derive(Debug)]
 pub struct Store {
@@ -38,6 +44,20 @@ impl Store {
     pub(super) fn insert<'g>(&'g self, entry: Entry, guard: &'g Guard<'g>) -> New<'g> {
         let place = self.entries.vacant_entry(guard);
         New { slot: place.key(), entry: place.insert(entry) }
+    }
+
+    /// Room for an entry of `key` whose value is still to be made.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub(super) fn try_room<'g>(
+        &'g self,
+        key: &Key<'_>,
+        guard: &'g Guard<'g>,
+    ) -> Result<Room<'g>, NoMemory> {
+        let name = Block::try_of(&[key.bytes])?;
+        let place = self.entries.try_vacant_entry(guard).map_err(|_| NoMemory)?;
+        Ok(Room { name, place })
     }
 
     /// The entry that is to be seen where `found` was found: another one while it is a part of a change
@@ -88,6 +108,20 @@ impl Store {
         let bytes = self.tables.get(slot, guard).map_or(0, Table::heap_bytes);
         let removed = self.tables.remove_sized(slot, bytes, guard);
         debug_assert!(removed, "a table leaves once");
+    }
+}
+
+/// A place in the slab, and a copy of the key that is to be there.
+pub(super) struct Room<'g> {
+    name: Block,
+    place: VacantEntry<'g, Entry>,
+}
+
+impl<'g> Room<'g> {
+    /// Puts a list there.
+    pub(super) fn list(self, key: &Key<'_>, list: List, expires_at: Option<Millis>) -> New<'g> {
+        let entry = Entry::list(key, self.name, list, expires_at);
+        New { slot: self.place.key(), entry: self.place.insert(entry) }
     }
 }
 

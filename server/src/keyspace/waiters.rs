@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::list::End;
+use crate::fallible::{NoMemory, try_boxed};
 use crate::sync::Mutex;
 
 /// An element that left a list for a client.
@@ -25,6 +26,14 @@ pub struct Popped {
     pub element: Box<[u8]>,
     /// The end that it was taken from, and goes back to if nobody is there to take it.
     pub end: End,
+}
+
+impl Popped {
+    /// Bytes of the reply that hands it over, at most.
+    pub fn reply_room(&self) -> usize {
+        const HEADS: usize = 3 * 32;
+        self.key.len() + self.element.len() + HEADS
+    }
 }
 
 /// One client that waits.
@@ -42,6 +51,8 @@ enum Slot {
     Open,
     /// Served; the client has not looked yet.
     Filled(Popped),
+    /// There was an element, and no memory to hand it over: it stayed where it was.
+    Refused,
     /// Does not wait any more.
     Closed,
 }
@@ -62,14 +73,15 @@ impl Waiter {
         self.end
     }
 
-    /// The element, once it was served. The waiter is closed afterwards.
-    pub fn served(&self) -> Option<Popped> {
+    /// The element, once it was served, or that it could not be. The waiter is closed afterwards.
+    pub fn served(&self) -> Option<Result<Popped, NoMemory>> {
         let mut slot = self.slot.lock();
         if matches!(*slot, Slot::Open) {
             return None;
         }
         match std::mem::replace(&mut *slot, Slot::Closed) {
-            Slot::Filled(popped) => Some(popped),
+            Slot::Filled(popped) => Some(Ok(popped)),
+            Slot::Refused => Some(Err(NoMemory)),
             Slot::Open | Slot::Closed => None,
         }
     }
@@ -79,20 +91,20 @@ impl Waiter {
     pub fn close(&self) -> Option<Popped> {
         match std::mem::replace(&mut *self.slot.lock(), Slot::Closed) {
             Slot::Filled(popped) => Some(popped),
-            Slot::Open | Slot::Closed => None,
+            Slot::Refused | Slot::Open | Slot::Closed => None,
         }
     }
 
-    /// Hands over what `take` takes, if the client still waits. False if it does not.
-    fn offer(&self, take: impl FnOnce() -> Popped) -> bool {
+    /// Hands over what `take` takes, if the client still waits; a client that it cannot be given to is
+    /// told, and waits no longer.
+    fn offer(&self, take: impl FnOnce() -> Result<Popped, NoMemory>) {
         let mut slot = self.slot.lock();
         if !matches!(*slot, Slot::Open) {
-            return false;
+            return;
         }
-        *slot = Slot::Filled(take());
+        *slot = take().map_or_else(|NoMemory| Slot::Refused, Slot::Filled);
         drop(slot);
         self.wake.notify_one();
-        true
     }
 }
 
@@ -104,12 +116,19 @@ pub struct Waiters {
 
 impl Waiters {
     /// Puts a client into the queue of `key`.
-    pub fn join(&mut self, key: &[u8], waiter: &Arc<Waiter>) {
+    ///
+    /// # Errors
+    /// There is no memory for a queue.
+    pub fn try_join(&mut self, key: &[u8], waiter: &Arc<Waiter>) -> Result<(), NoMemory> {
         let queue = match self.queues.get_mut(key) {
             Some(queue) => queue,
-            None => self.queues.entry(key.into()).or_default(),
+            None => {
+                self.queues.try_reserve(1)?;
+                self.queues.entry(try_boxed(key)?).or_default()
+            }
         };
         queue.insert(waiter.ticket, Arc::clone(waiter));
+        Ok(())
     }
 
     /// Takes a client out of the queue of `key`.
@@ -131,12 +150,12 @@ impl Waiters {
     }
 
     /// Gives elements to those who wait for `key`, first come first served, until `take` has no more
-    /// or nobody waits. `take` pops from the end it is given; `more` tells whether it would.
+    /// or nobody waits. `take` pops from the end it is given; `more` tells whether there is something.
     pub fn serve(
         &mut self,
         key: &[u8],
         mut more: impl FnMut() -> bool,
-        mut take: impl FnMut(End) -> Popped,
+        mut take: impl FnMut(End) -> Result<Popped, NoMemory>,
     ) {
         while let Some(queue) = self.queues.get_mut(key) {
             if !more() {

@@ -97,9 +97,9 @@ impl Output {
         Ok(())
     }
 
-    /// Appends a shared value; copies it if it is small.
+    /// Appends a shared value; copies it if it is small, and if there is memory for a copy.
     pub fn put_shared(&mut self, bytes: Bytes) {
-        if bytes.len() < SHARE_FROM {
+        if bytes.len() < SHARE_FROM && self.tail.try_reserve(bytes.len()).is_ok() {
             return self.put(&bytes);
         }
         // Two chunks at most.

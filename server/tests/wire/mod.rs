@@ -97,6 +97,15 @@ impl Wire {
         silent
     }
 
+    /// Whether something, or the connection's end, is there to be read.
+    pub fn has_input(&mut self) -> bool {
+        let before = self.stream.read_timeout().unwrap();
+        self.stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let there = !self.unread.is_empty() || self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_read_timeout(before).unwrap();
+        there
+    }
+
     /// The integer that a line is answered with.
     pub fn int(&mut self, line: &str) -> i64 {
         let reply = self.run(line);

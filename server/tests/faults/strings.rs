@@ -1,44 +1,9 @@
-//! A server whose requests for memory fail, one after the other: every reply is whole or an error, and the
-//! connection goes on or ends; nothing else ends, and nothing stays behind.
-
-mod client_support;
-mod scarce;
-mod wire;
+//! Strings, and requests and replies of all kinds in pipelines.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use client_support::poll;
-use flagstone_server::server::Server;
-use flagstone_server::settings::Settings;
-use flagstone_server::shared::Shared;
-use scarce::{Scarce, fail, outstanding, relieve, spare_this_thread};
-use tokio::runtime::{Builder, Runtime};
-use wire::Wire;
-
-#[global_allocator]
-static ALLOCATOR: Scarce = Scarce;
-
-/// From this size on blocks are refused: what has a size that clients choose is above it here, and what
-/// the server and its libraries allocate for themselves is below.
-const FROM: usize = 8 << 10;
-
-/// A server on a runtime of this process.
-struct InProcess {
-    addr: SocketAddr,
-    shared: Arc<Shared>,
-    _runtime: Runtime,
-}
-
-fn start() -> InProcess {
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let resp = SocketAddr::from(([127, 0, 0, 1], 0));
-    let shared = Shared::new(Settings { resp, ..Settings::default() });
-    let server = runtime.block_on(Server::bind(Arc::clone(&shared))).unwrap();
-    let addr = server.local_addr();
-    runtime.spawn(server.run(std::future::pending()));
-    InProcess { addr, shared, _runtime: runtime }
-}
+use super::{InProcess, Scenario, Seen, sweep};
+use crate::wire::{self, Wire};
 
 /// A request, and what it is answered when there is memory.
 struct Case {
@@ -142,61 +107,40 @@ fn run(addr: SocketAddr, cases: &[Case]) -> (usize, bool) {
     (errors, false)
 }
 
-/// Waits until all connections are gone and what was retired is freed: until no more than `most` bytes are
-/// out. Returns how many are.
-fn at_rest(server: &InProcess, most: i64) -> i64 {
-    poll("all connections to end", || server.shared.clients.is_empty().then_some(()));
-    poll("what was retired to be freed", || {
-        for domain in flagstone::epoch::Domain::all() {
-            domain.maintain();
-        }
-        // Asked to, the worker hands over what it has retired.
-        Wire::connect(server.addr).run("SET asked 1");
-        (outstanding() <= most).then_some(())
-    });
-    outstanding()
+/// Pipelines of the cases, and changes.
+struct Strings {
+    addr: SocketAddr,
+    cases: Vec<Case>,
 }
 
-/// Returns over how many requests it went, and how many errors and ends of connections it saw.
-fn sweep(once: bool) -> (usize, usize, usize) {
-    let server = start();
-    let cases = cases();
-    fill(&mut Wire::connect(server.addr));
-    assert_eq!(run(server.addr, &cases), (0, false));
-    assert_eq!(change(server.addr), Some(()));
-    let before = at_rest(&server, i64::MAX);
-    let (mut all_errors, mut ends) = (0, 0);
-    for first in 1.. {
-        fail(first, if once { first } else { u64::MAX }, FROM);
-        let (errors, ended) = run(server.addr, &cases);
-        let _ = change(server.addr);
-        let refused = relieve();
-        all_errors += errors;
-        ends += usize::from(ended);
-        assert!(refused > 0 || errors == 0 && !ended, "there was memory");
-        assert_eq!(
-            run(server.addr, &cases),
-            (0, false),
-            "with memory again, after request {first}"
-        );
-        assert_eq!(change(server.addr), Some(()));
-        if refused == 0 {
-            // Less than any one thing of what was refused, had it stayed each time.
-            at_rest(&server, before + first as i64 / 2 * FROM as i64);
-            return (first as usize, all_errors, ends);
-        }
+impl Scenario for Strings {
+    const FROM: usize = 8 << 10;
+
+    fn begin(server: &InProcess) -> Self {
+        fill(&mut Wire::connect(server.addr));
+        Self { addr: server.addr, cases: cases() }
     }
-    unreachable!("the numbers have no end")
+
+    fn work(&mut self) -> Seen {
+        let (errors, ended) = run(self.addr, &self.cases);
+        let _ = change(self.addr);
+        Seen { errors, ends: usize::from(ended) }
+    }
+
+    fn end(self) {
+        assert_eq!(run(self.addr, &self.cases), (0, false), "with memory again");
+        assert_eq!(change(self.addr), Some(()));
+        assert_eq!(Wire::connect(self.addr).run("FLUSHALL"), "+OK");
+    }
 }
 
 // requirement: G7
 #[test]
 fn every_request_from_the_nth_on_fails_and_then_one_alone() {
-    spare_this_thread();
     for once in [false, true] {
-        let (swept, errors, ends) = sweep(once);
-        println!("{swept} requests: {errors} errors, {ends} connections ended");
+        let swept = sweep::<Strings>(once);
         // One refusal alone is made up for with less, or answered.
-        assert!(swept > 20 && errors > 5 && (once || ends > 5), "{swept}, {errors}, {ends}");
+        assert!(swept.requests > 20 && swept.seen.errors > 5, "{swept:?}");
+        assert!(once || swept.seen.ends > 5, "{swept:?}");
     }
 }
