@@ -9,7 +9,9 @@
 //! (see `layout/chain.rs`). The others do not touch it.
 
 use super::Heap;
-use crate::layout::{Block, List, OwnerKind, SLICE_BYTES, Segment, SegmentMap, Slab, slab_of};
+use crate::layout::{
+    Block, List, NAMED_BYTES, OwnerKind, SLICE_BYTES, Segment, SegmentMap, Slab, slab_of,
+};
 use crate::shard::lease::LeaseWord;
 use crate::shard::{Chain, OUTBOX_BYTES, Pending, Shard, owner_word};
 
@@ -81,7 +83,7 @@ impl Heap {
                 // hands it out, while it is marked (rule F2).
                 shard.key().mark(block);
             }
-            let chained = info.slices == 1;
+            let chained = info.slab_bytes() <= NAMED_BYTES;
             let bytes = info.block_bytes;
             if let Some(chain) = shard.outbox.gather::<CHECK>(slab, block, bytes, chained) {
                 self.hold(shard, chain);

@@ -2,7 +2,7 @@
 //!
 //! Owns the words of a chain's *head*, the block that stands for it. One is a [`ChainWord`]: where the
 //! next chain in the inbox starts, and how many blocks this one has. The words behind it say which
-//! other blocks of the same slice belong to it, four to a word. The others stay as they were freed: a
+//! other blocks of the same slab belong to it, four to a word. The others stay as they were freed: a
 //! thread that frees for another reads and writes none of their lines, so these do not travel to its
 //! core and back. Only the owner links them, with stores that need not wait for each other
 //! (the pointer arrays of jemalloc's and tcmalloc's thread caches, sent by snmalloc's batches).
@@ -26,11 +26,13 @@ pub(crate) const MAX_CHAIN: usize = 25;
 /// Blocks start at multiples of this many bytes.
 pub(super) const GRAIN: usize = 8;
 const OFFSET_BITS: u32 = u16::BITS;
+/// Largest slab whose blocks an offset tells apart: those of larger ones travel alone.
+pub(crate) const NAMED_BYTES: usize = GRAIN << OFFSET_BITS;
 const OFFSETS_PER_WORD: usize = (usize::BITS / OFFSET_BITS) as usize;
 
 const _: () = {
     assert!(ADDRESS_BITS + LENGTH_BITS <= u64::BITS, "a list is an address and a count");
-    assert!(SLICE_BYTES / GRAIN <= 1 << OFFSET_BITS, "an offset in a slice needs more bits");
+    assert!(NAMED_BYTES.is_multiple_of(SLICE_BYTES));
     assert!(MAX_CHAIN > 1 && MAX_CHAIN < 1 << u8::BITS);
 };
 
@@ -112,19 +114,20 @@ impl LinkKey {
     }
 }
 
-/// Where in its slice a block starts, in units of 8 bytes.
+/// Where a block starts, in units of 8 bytes, modulo [`NAMED_BYTES`].
 pub(crate) type Offset = u16;
 
-/// The offset of a block.
+/// The offset of a block. Of its address alone: where its slab starts need not be looked up.
 #[inline(always)]
 pub(crate) fn offset_of(block: Block) -> Offset {
-    (block.addr() % SLICE_BYTES / GRAIN) as Offset
+    (block.addr() / GRAIN) as Offset
 }
 
-/// The block at an offset in a slice.
+/// The block with an offset, in a slab of at most [`NAMED_BYTES`] that starts at `start`.
 #[inline(always)]
-pub(crate) fn block_at(slice: Block, offset: Offset) -> Block {
-    slice.wrapping_add(offset as usize * GRAIN % SLICE_BYTES)
+pub(crate) fn block_at(start: Block, offset: Offset) -> Block {
+    let from_start = offset.wrapping_sub(offset_of(start));
+    start.wrapping_add(from_start as usize * GRAIN)
 }
 
 /// Blocks of which a chain can consist if they are so large: what its head has room for.
@@ -204,13 +207,17 @@ pub(crate) unsafe fn write_others(head: Head, others: impl ExactSizeIterator<Ite
     }
 }
 
-/// Calls `each` for the other blocks of a chain of `count`.
+/// Calls `each` for the other blocks of a chain of `count` in the slab that starts at `start`.
 ///
 /// # Safety
 /// The caller owns the chain.
 #[inline(always)]
-pub(crate) unsafe fn for_each_other(head: Head, count: u32, mut each: impl FnMut(Block)) {
-    let slice = head.block().map_addr(|a| a & !(SLICE_BYTES - 1));
+pub(crate) unsafe fn for_each_other(
+    start: Block,
+    head: Head,
+    count: u32,
+    mut each: impl FnMut(Block),
+) {
     let others = count as usize - 1;
     let mut done = 0;
     while done < others {
@@ -219,7 +226,7 @@ pub(crate) unsafe fn for_each_other(head: Head, count: u32, mut each: impl FnMut
         // SAFETY: by contract `write_others` wrote so many.
         let mut word = unsafe { read_word(at) };
         for _ in 0..OFFSETS_PER_WORD.min(others - done) {
-            each(block_at(slice, word as Offset));
+            each(block_at(start, word as Offset));
             word >>= OFFSET_BITS;
         }
         done += OFFSETS_PER_WORD;
@@ -257,31 +264,36 @@ mod tests {
         fn a_head_names_every_other_block(
             bytes in 2u32..40,
             marked: bool,
-            offsets in prop::collection::vec(0u16..(SLICE_BYTES / GRAIN) as u16, 0..MAX_CHAIN),
+            offsets in prop::collection::vec(any::<Offset>(), 0..MAX_CHAIN),
         ) {
             let mut head = [0usize; 40];
             let block: Block = head.as_mut_ptr().cast();
             let at = Head::new(block, marked);
             let named = offsets.len().min(chain_room(bytes * 8, marked) - 1);
-            let slice = block.addr() & !(SLICE_BYTES - 1);
+            let start = block.map_addr(|a| a & !(SLICE_BYTES - 1));
             let mut seen = Vec::new();
             // SAFETY: the array is large enough for a block of so many words.
             unsafe {
                 write_others(at, offsets[..named].iter().copied());
-                for_each_other(at, named as u32 + 1, |block| seen.push(block.addr() - slice));
+                for_each_other(start, at, named as u32 + 1, |block| seen.push(block));
             }
-            let wanted: Vec<usize> = offsets[..named].iter().map(|&o| o as usize * GRAIN).collect();
-            prop_assert_eq!(seen, wanted);
+            let inside = start.addr()..start.addr() + NAMED_BYTES;
+            prop_assert!(seen.iter().all(|block| inside.contains(&block.addr())));
+            let seen: Vec<Offset> = seen.into_iter().map(offset_of).collect();
+            prop_assert_eq!(&seen[..], &offsets[..named]);
             prop_assert!(head[..1 + usize::from(marked)].iter().all(|&word| word == 0));
             prop_assert!(head[bytes as usize..].iter().all(|&word| word == 0));
         }
     }
 
     #[test]
-    fn offsets_are_those_of_blocks_in_their_slice() {
-        let slice = ptr::without_provenance_mut::<u8>(0x7f00_0008_0000);
-        for offset in [0, 1, 2, 4095, (SLICE_BYTES / GRAIN - 1) as Offset] {
-            assert_eq!(offset_of(block_at(slice, offset)), offset);
+    fn an_offset_tells_the_blocks_of_a_slab_apart_wherever_it_starts() {
+        for slice in [0, 1, 5, 63] {
+            let start = ptr::without_provenance_mut::<u8>(0x7f00_0000_0000 + slice * SLICE_BYTES);
+            for at in [0, 8, 4096, SLICE_BYTES - 8, SLICE_BYTES, NAMED_BYTES - 8] {
+                let block = start.wrapping_add(at);
+                assert_eq!(block_at(start, offset_of(block)), block);
+            }
         }
     }
 

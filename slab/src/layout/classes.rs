@@ -3,8 +3,8 @@
 //! Owns the default table as constants, so that the global heap's fast path looks classes up without
 //! asking a heap for its table; tables of instances are [`ClassTable`](super::ClassTable)s. Steps are 8 bytes up to 128, where alignment allows no finer waste
 //! bound, then eight to each doubling, so that a block is at most 12.5 % larger than the class
-//! below it. Blocks up to 64 KiB share a slab with others of their class; larger ones have a slab of
-//! their own, whose untouched tail costs address space only.
+//! below it. Blocks up to 64 KiB share a slab with others of their class, 32 where that makes it no
+//! larger than 512 KiB (ADR 22); larger ones have a slab of their own, whose untouched tail costs address space only.
 
 use super::class::ClassInfo;
 use super::segment::SLICE_BYTES;
@@ -26,8 +26,12 @@ const DOUBLINGS: usize = (LARGEST / LINEAR_MAX).ilog2() as usize;
 pub(super) const TABLE_MAX: usize = 2048;
 /// Blocks above this have a slab of their own.
 const SHARED_MAX: usize = SLICE_BYTES;
-/// A slab that serves several blocks serves at least this many.
+/// A slab that serves several blocks serves at least this many,
 const BLOCKS_MIN: usize = 8;
+/// and as many as this, if that makes it no larger than [`ROOMY_BYTES`]: a thread that runs out of
+/// blocks each few calls spends its time in slow paths.
+const BLOCKS_WANTED: usize = 32;
+const ROOMY_BYTES: usize = 512 * 1024;
 
 const _: () = {
     assert!(CLASSES <= MAX_CLASSES || cfg!(flagstone_loom));
@@ -155,7 +159,10 @@ const fn slices_for(bytes: usize) -> usize {
     if bytes > SHARED_MAX {
         return bytes.div_ceil(SLICE_BYTES);
     }
-    let mut slices = (bytes * BLOCKS_MIN).div_ceil(SLICE_BYTES);
+    let wanted =
+        if bytes * BLOCKS_WANTED < ROOMY_BYTES { bytes * BLOCKS_WANTED } else { ROOMY_BYTES };
+    let least = bytes * BLOCKS_MIN;
+    let mut slices = (if wanted > least { wanted } else { least }).div_ceil(SLICE_BYTES);
     loop {
         let slab = slices * SLICE_BYTES;
         if slab % bytes <= slab / 8 {

@@ -46,7 +46,10 @@ pub(crate) use slab::{Slab, SlabList};
 
 #[cfg(feature = "std")]
 pub(crate) use self::{
-    chain::{ChainWord, Head, MAX_CHAIN, Offset, block_at, chain_room, offset_of, write_others},
+    chain::{
+        ChainWord, Head, MAX_CHAIN, NAMED_BYTES, Offset, block_at, chain_room, offset_of,
+        write_others,
+    },
     classes::{LARGEST, MAX_CLASSES, SMALLEST, class_of_common, class_of_layout},
     link::{List, wipe_link},
     map::{ADDRESS_BITS, HeapId, Kind, SegmentMap},

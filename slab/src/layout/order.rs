@@ -93,7 +93,7 @@ impl Slab {
             // SAFETY: the chains of a slab are its owner's.
             unsafe {
                 let word = ChainWord::read(head);
-                for_each_other(head, word.count(), &mut insert);
+                for_each_other(start, head, word.count(), &mut insert);
                 insert(head.block());
                 head = word.next_chain();
             }

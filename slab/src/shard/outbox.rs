@@ -136,9 +136,9 @@ impl Gathered {
         let tagged = self.slab.replace(ptr::null());
         let slab = tagged.map_addr(|a| a & !1);
         // SAFETY: the chain's blocks keep their slab in use. Only its address is used.
-        let slice = unsafe { (*slab).start() };
+        let start = unsafe { (*slab).start() };
         let marked = tagged.addr() & 1 != 0;
-        let head = Head::new(block_at(slice, self.offsets[others].get()), marked);
+        let head = Head::new(block_at(start, self.offsets[others].get()), marked);
         // SAFETY: the blocks are the outbox's, and no more than the head has room for.
         unsafe { write_others(head, self.offsets[..others].iter().map(Cell::get)) };
         Some(Chain { slab, head, count: others as u32 + 1, block_bytes: self.block_bytes.get() })
@@ -197,8 +197,8 @@ impl Outbox {
     }
 
     /// Adds a block, marked or not; returns a chain that had to make room, to be added to those of its
-    /// destination. `chained` says whether the slab lies in one slice, so that an offset in it says which
-    /// block it is; a block of any other is a chain by itself.
+    /// destination. `chained` says whether the slab is small enough for an offset to say
+    /// which block it is; a block of any other is a chain by itself.
     ///
     /// # Safety
     /// The caller has the shard's lease and owns `block`, a freed block of `slab`, `block_bytes` large.
