@@ -245,7 +245,6 @@ impl Core {
     /// Gives a listed, empty slab back to the region.
     fn give_back(&mut self, class: usize, slab: &Slab) {
         let start = self.start_of(slab);
-        poison::open(start, SLICE);
         // SAFETY: listed; no block of it is out, so nobody uses the slice.
         let back = unsafe {
             self.classes[class].listed.remove(slab);
@@ -422,16 +421,6 @@ impl Core {
         }
         let stats = self.stats();
         assert_eq!(stats.residual(), 0, "{stats:?}");
-    }
-}
-
-/// The buffer is its owner's again, and may be touched anywhere.
-#[cfg(flagstone_asan)]
-impl Drop for Core {
-    fn drop(&mut self) {
-        if let Some(region) = &self.region {
-            poison::open(ptr::without_provenance(region.start()), region.bytes());
-        }
     }
 }
 

@@ -7,8 +7,10 @@
 //! Protocol: a slab is closed as it is cut, and a range of the large space as it is mapped; a block is
 //! open from the moment that it is handed out until it is given up, on whatever thread, so that one on
 //! its way to its owner is closed too; a range is open when its address space goes back to the backing,
-//! which may be a caller's buffer. A retired block stays open until its grace period is over. The links
-//! in free blocks are read and written through [`read_word`] and [`write_word`], which are not checked.
+//! which may be anybody's code. A retired block stays open until its grace period is over, and so does a
+//! value of a typed slab. What is free in a [`FixedRegion`](crate::port::FixedRegion) is closed from the
+//! region's making to its end. The links in free blocks and the heads of free ranges are read and written
+//! through the functions here, which are not checked.
 
 pub(crate) use imp::{close, open};
 
@@ -16,23 +18,45 @@ pub(crate) use imp::{close, open};
 ///
 /// # Safety
 /// As for a read through the pointer.
-#[cfg_attr(flagstone_asan, sanitize(address = "off"), inline(never))]
-#[cfg_attr(not(flagstone_asan), inline(always))]
+#[inline(always)]
 pub(crate) unsafe fn read_word(at: *const usize) -> usize {
-    // Not `at.read()`: unless inlined, that is a function of its own, which is checked.
     // SAFETY: by contract.
-    unsafe { *at }
+    unsafe { read(at) }
 }
 
 /// Writes a word that may be closed.
 ///
 /// # Safety
 /// As for a write through the pointer.
-#[cfg_attr(flagstone_asan, sanitize(address = "off"), inline(never))]
-#[cfg_attr(not(flagstone_asan), inline(always))]
+#[inline(always)]
 pub(crate) unsafe fn write_word(at: *mut usize, word: usize) {
     // SAFETY: by contract.
-    unsafe { *at = word };
+    unsafe { write(at, word) };
+}
+
+/// Reads a value of a word or less that may be closed.
+///
+/// # Safety
+/// As for a read through the pointer.
+#[cfg_attr(flagstone_asan, sanitize(address = "off"), inline(never))]
+#[cfg_attr(not(flagstone_asan), inline(always))]
+pub(crate) unsafe fn read<W: Copy>(at: *const W) -> W {
+    const { assert!(size_of::<W>() <= size_of::<usize>(), "a copy by function is checked") };
+    // Not `at.read()`: unless inlined, that is a function of its own, which is checked.
+    // SAFETY: by contract.
+    unsafe { *at }
+}
+
+/// Writes a value of a word or less that may be closed.
+///
+/// # Safety
+/// As for a write through the pointer.
+#[cfg_attr(flagstone_asan, sanitize(address = "off"), inline(never))]
+#[cfg_attr(not(flagstone_asan), inline(always))]
+pub(crate) unsafe fn write<W: Copy>(at: *mut W, value: W) {
+    const { assert!(size_of::<W>() <= size_of::<usize>(), "a copy by function is checked") };
+    // SAFETY: by contract.
+    unsafe { *at = value };
 }
 
 #[cfg(flagstone_asan)]

@@ -5,14 +5,15 @@
 //! ranges aligned to pages are cut from the high end and more strictly aligned ones, segments above all,
 //! from the low end, so that small pieces do not spoil the few places where a segment can start; the
 //! embedded heap says itself which end. Neighbours are joined when they come back. A range is zeroed
-//! when it is handed out, unless it was never used and known to be zeros.
+//! when it is handed out, unless it was never used and known to be zeros. Under AddressSanitizer what is
+//! free is closed ([`poison`]), heads and all.
 
 use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
 use super::Backing;
-use crate::os;
+use crate::os::{self, poison};
 use crate::sync::{PlainGuard, PlainLock};
 
 /// A fixed region of memory as a [`Backing`].
@@ -64,6 +65,7 @@ pub(crate) enum End {
 unsafe impl Send for Ranges {}
 
 /// What is written at the start of a free range.
+#[derive(Clone, Copy)]
 struct Range {
     bytes: usize,
     next: *mut Range,
@@ -139,15 +141,54 @@ impl FixedRegion {
     }
 }
 
+impl Range {
+    /// What a free range says of itself.
+    ///
+    /// # Safety
+    /// The range is listed, and the caller has the list.
+    unsafe fn of(range: *mut Self) -> Self {
+        // SAFETY: by contract; each listed range starts with its head.
+        unsafe {
+            Self {
+                bytes: poison::read(&raw const (*range).bytes),
+                next: poison::read(&raw const (*range).next),
+                zeros: poison::read(&raw const (*range).zeros),
+            }
+        }
+    }
+
+    /// Writes a free range's head.
+    ///
+    /// # Safety
+    /// The caller has the memory of the range.
+    unsafe fn write(self, range: *mut Self) {
+        // SAFETY: by contract. Field by field: what lies between them stays zero if it was.
+        unsafe {
+            poison::write(&raw mut (*range).bytes, self.bytes);
+            poison::write(&raw mut (*range).next, self.next);
+            poison::write(&raw mut (*range).zeros, self.zeros);
+        }
+    }
+
+    /// Makes zeros of a head.
+    ///
+    /// # Safety
+    /// As [`write`](Self::write).
+    unsafe fn wipe(range: *mut Self) {
+        // SAFETY: by contract.
+        unsafe { Self { bytes: 0, next: ptr::null_mut(), zeros: false }.write(range) };
+    }
+}
+
 impl Ranges {
     /// Cuts a range out, and says whether it is all zeros. Both are multiples of the grain.
     pub(crate) fn take(&mut self, bytes: usize, align: usize, end: End) -> Option<(*mut u8, bool)> {
         let mut found: Option<(*mut *mut Range, usize)> = None;
         let mut link: *mut *mut Range = &mut self.first;
-        // SAFETY: the list's ranges are ours under the lock, and each starts with its head.
+        // SAFETY: the list's ranges are ours under the lock.
         unsafe {
-            while let Some(range) = (*link).as_ref() {
-                let start = (*link).addr();
+            while let Some((first, range)) = Self::behind(link) {
+                let start = first.addr();
                 let past = start + range.bytes;
                 if range.bytes < bytes {
                 } else if end == End::High {
@@ -161,7 +202,7 @@ impl Ranges {
                     found = Some((link, at));
                     break;
                 }
-                link = &raw mut (**link).next;
+                link = &raw mut (*first).next;
             }
             let (link, at) = found?;
             Some(self.cut(link, at, bytes))
@@ -172,10 +213,10 @@ impl Ranges {
     #[cfg(not(flagstone_loom))]
     pub(crate) fn take_at(&mut self, start: *mut u8, bytes: usize) -> bool {
         let mut link: *mut *mut Range = &mut self.first;
-        // SAFETY: the list's ranges are ours under the lock, and each starts with its head.
+        // SAFETY: the list's ranges are ours under the lock.
         unsafe {
-            while let Some(range) = (*link).as_ref() {
-                let at = (*link).addr();
+            while let Some((first, range)) = Self::behind(link) {
+                let at = first.addr();
                 if at > start.addr() {
                     return false;
                 }
@@ -187,10 +228,22 @@ impl Ranges {
                     }
                     return fits;
                 }
-                link = &raw mut (**link).next;
+                link = &raw mut (*first).next;
             }
         }
         false
+    }
+
+    /// The range that a link leads to, if it does.
+    ///
+    /// # Safety
+    /// The caller has the list, and `link` is one of it.
+    unsafe fn behind(link: *mut *mut Range) -> Option<(*mut Range, Range)> {
+        // SAFETY: by contract.
+        unsafe {
+            let range = poison::read(link);
+            (!range.is_null()).then(|| (range, Range::of(range)))
+        }
     }
 
     /// Cuts `bytes` at `at` out of the range that `link` leads to; where they are, and whether they are
@@ -201,11 +254,11 @@ impl Ranges {
     unsafe fn cut(&mut self, link: *mut *mut Range, at: usize, bytes: usize) -> (*mut u8, bool) {
         // SAFETY: by contract.
         unsafe {
-            let range = *link;
-            let Range { bytes: had, next, zeros } = range.read();
+            let range = poison::read(link);
+            let Range { bytes: had, next, zeros } = Range::of(range);
             // What was the head is no zeros yet.
-            range.write_bytes(0, 1);
-            *link = next;
+            Range::wipe(range);
+            poison::write(link, next);
             self.bytes -= had;
             let base = range.cast::<u8>();
             let before = at - base.addr();
@@ -213,6 +266,7 @@ impl Ranges {
             let listed = (after == 0 || self.insert(base.add(before + bytes), after, zeros))
                 && (before == 0 || self.insert(base, before, zeros));
             debug_assert!(listed, "the rest of a free range overlaps another");
+            poison::open(base.add(before), bytes);
             (base.add(before), zeros)
         }
     }
@@ -225,24 +279,28 @@ impl Ranges {
     #[must_use]
     pub(crate) unsafe fn insert(&mut self, start: *mut u8, bytes: usize, zeros: bool) -> bool {
         let mut link: *mut *mut Range = &mut self.first;
-        let mut below: *mut Range = ptr::null_mut();
+        let mut below: Option<(*mut Range, usize)> = None;
         // SAFETY: as in `take`; the new range is the caller's to give.
         unsafe {
-            while !(*link).is_null() && (*link).addr() < start.addr() {
-                below = *link;
-                link = &raw mut (**link).next;
+            while let Some((first, range)) = Self::behind(link)
+                && first.addr() < start.addr()
+            {
+                below = Some((first, range.bytes));
+                link = &raw mut (*first).next;
             }
-            let overlaps = !below.is_null() && start.addr() - below.addr() < (*below).bytes
-                || !(*link).is_null() && (*link).addr() - start.addr() < bytes;
+            let next = poison::read(link);
+            let overlaps = below.is_some_and(|(below, had)| start.addr() - below.addr() < had)
+                || !next.is_null() && next.addr() - start.addr() < bytes;
             if overlaps {
                 return false;
             }
             self.bytes += bytes;
+            poison::close(start, bytes);
             let range = start.cast::<Range>();
-            range.write(Range { bytes, next: *link, zeros });
-            *link = range;
+            Range { bytes, next, zeros }.write(range);
+            poison::write(link, range);
             Self::join(range);
-            if !below.is_null() {
+            if let Some((below, _)) = below {
                 Self::join(below);
             }
         }
@@ -256,16 +314,22 @@ impl Ranges {
     unsafe fn join(range: *mut Range) {
         // SAFETY: by contract.
         unsafe {
-            let next = (*range).next;
-            if next.is_null() || range.addr() + (*range).bytes != next.addr() {
+            let head = Range::of(range);
+            if head.next.is_null() || range.addr() + head.bytes != head.next.addr() {
                 return;
             }
-            let Range { bytes, next: after, zeros } = next.read();
-            next.write_bytes(0, 1);
-            (*range).bytes += bytes;
-            (*range).next = after;
-            (*range).zeros &= zeros;
+            let Range { bytes, next, zeros } = Range::of(head.next);
+            Range::wipe(head.next);
+            Range { bytes: head.bytes + bytes, next, zeros: head.zeros && zeros }.write(range);
         }
+    }
+}
+
+/// The memory is its owner's again, and may be touched anywhere.
+#[cfg(flagstone_asan)]
+impl Drop for FixedRegion {
+    fn drop(&mut self) {
+        poison::open(ptr::without_provenance(self.start), self.bytes);
     }
 }
 

@@ -19,6 +19,7 @@ use super::shard::{self, Shard};
 use super::slot::Slot;
 use super::trim::Trim;
 use crate::counter::SharedCounter;
+use crate::os::poison;
 use crate::sync::{AtomicU32, AtomicUsize, Mutex, Ordering};
 
 /// A slab or a pool: the core, and the domain whose guards protect it.
@@ -222,6 +223,8 @@ impl<T, M: Mode<T>> Core<T, M> {
     /// published in it.
     pub(super) unsafe fn free_page(slots: NonNull<Slot<T>>) {
         let page = std::ptr::slice_from_raw_parts_mut(slots.as_ptr(), Slot::<T>::PER_PAGE);
+        // Kept values are dropped, and the memory is its allocator's again.
+        poison::open(slots.as_ptr().cast(), Slot::<T>::PAGE_BYTES);
         if M::KEEPS {
             // SAFETY: the caller's promise.
             let slots = unsafe { &*page };
@@ -293,6 +296,7 @@ impl<T, M: Mode<T>> Drop for Table<T, M> {
                 // SAFETY: the value was published, nobody borrows it, and nobody finds it again.
                 unsafe { slot.value().drop_in_place() };
             }
+            slot.close();
             true
         });
         for shard in self.core.shards() {

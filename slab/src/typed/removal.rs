@@ -122,6 +122,7 @@ unsafe fn reclaim<T, M: Mode<T>>(node: NonNull<RetireNode>) {
     let limbo = unsafe { chunk.as_ref() };
     let core = limbo.core();
     let panic = if M::ACTS { vacate(limbo) } else { None };
+    close(limbo);
     let vacated = limbo.len();
     core.take_out_worn(limbo);
     // Once the chunk is in the bucket it is no longer ours, and whoever drops the slab may free it, and
@@ -149,6 +150,16 @@ fn vacate<T, M: Mode<T>>(limbo: &Chunk<T, M>) -> Option<Box<dyn std::any::Any + 
         unsafe { M::vacate(listed.slot().as_ref().value()) };
         true
     })
+}
+
+/// Tells the sanitizer, if there is one, that the slots of a chunk are free.
+fn close<T, M: Mode<T>>(limbo: &Chunk<T, M>) {
+    if cfg!(flagstone_asan) {
+        for listed in (0..limbo.len()).filter_map(|at| limbo.at(at)) {
+            // SAFETY: rule T2: as in `vacate`.
+            unsafe { listed.slot().as_ref() }.close();
+        }
+    }
 }
 
 impl<T, M: Mode<T>> Core<T, M> {

@@ -3,18 +3,25 @@
 //! Owns the layout. Eight bytes beside the value, and no link: free and retired slots are listed in
 //! [`Chunk`](super::chunk::Chunk)s, outside of them. Readers touch the word, and the value while the
 //! word says so; the number and the mark beside it are the holder's (rule T2).
+//!
+//! Under AddressSanitizer the room for a value is closed while the slot is free: from its page's making to
+//! its first use, and from the end of a value's grace period, or from being given back unused, to the next
+//! use. Word, number and mark stay open, for readers with stale keys and for who lists the slot.
 
 use std::cell::{Cell, UnsafeCell};
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::ptr::NonNull;
 
 use super::word::SlotWord;
+use crate::os::poison;
 
 /// Bytes of a page, about. Chosen so that a page of small values comes from an allocator's small
 /// classes and a thousand scattered survivors keep 16 MiB and not more; not measured.
 const PAGE_BYTES: usize = 16 << 10;
 
+// The sanitizer knows memory by eight bytes, so each value's are its own.
 #[repr(C)]
+#[cfg_attr(flagstone_asan, repr(align(8)))]
 pub(super) struct Slot<T> {
     pub(super) word: SlotWord,
     /// The slot's number over the whole slab, and [`KEPT`](Self::KEPT).
@@ -46,7 +53,7 @@ impl<T> Slot<T> {
     /// Set when the slot keeps a value from one use to the next, as a pool's do.
     const KEPT: u32 = 1 << 31;
 
-    /// Initialises slot `index`, except for the value.
+    /// Initialises slot `index`, except for the value, as a free one.
     ///
     /// # Safety
     /// `slot` is valid for writes, and nobody else has it.
@@ -56,6 +63,7 @@ impl<T> Slot<T> {
         unsafe {
             (&raw mut (*slot.as_ptr()).word).write(SlotWord::new(base));
             (&raw mut (*slot.as_ptr()).meta).write(Cell::new(index));
+            slot.as_ref().close();
         }
     }
 
@@ -81,6 +89,23 @@ impl<T> Slot<T> {
     pub(super) fn value(&self) -> *mut T {
         self.value.get().cast()
     }
+
+    /// Tells the sanitizer, if there is one, that the slot is in use. Its taker only, before the value
+    /// is touched.
+    #[inline]
+    pub(super) fn open(&self) {
+        poison::open(self.value().cast(), Self::ROOM_BYTES);
+    }
+
+    /// Tells the sanitizer, if there is one, that the slot is free. The holder only, who touches its
+    /// value no more.
+    #[inline]
+    pub(super) fn close(&self) {
+        poison::close(self.value().cast(), Self::ROOM_BYTES);
+    }
+
+    /// Bytes from the value to the end of the slot.
+    const ROOM_BYTES: usize = size_of::<Self>() - offset_of!(Self, value);
 
     /// The number of the page that slot `index` is in, and its place there.
     #[inline]

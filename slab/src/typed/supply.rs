@@ -35,11 +35,14 @@ impl<T, M: Mode<T>> Table<T, M> {
         };
         // SAFETY: rule T2: a free slot is its holder's, which is the caller now; its page stays while
         // it is held.
-        Ok((unsafe { slot.as_ref() }, shard))
+        let slot = unsafe { slot.as_ref() };
+        slot.open();
+        Ok((slot, shard))
     }
 
     /// Gives back a slot that was taken and not published.
     pub(super) fn give_back(&self, slot: &Slot<T>, guard: &Guard<'_>) {
+        slot.close();
         let Ok(shard) = self.shard(guard) else { return };
         let listed = Listed::new(slot);
         if let Some(place) = shard.magazine().place() {

@@ -1,50 +1,19 @@
-//! Under AddressSanitizer, whoever touches a block that was given up is reported, wherever the block is
-//! by then; whoever touches one that was not is not. Each case runs in a child, which is this test
-//! itself with a variable set.
-#![cfg(flagstone_asan)]
+//! Blocks of heaps, wherever they are on their way back.
 
 use std::alloc::Layout;
-use std::process::Command;
 use std::ptr::NonNull;
 use std::thread;
 
 use flagstone_slab::{Heap, OwnedHeap, untyped};
 
-const CASE: &str = "FLAGSTONE_ASAN_CASE";
+use crate::{reported, touch};
 
-/// What the sanitizer writes.
-const REPORT: &str = "AddressSanitizer: use-after-poison";
-
-/// Runs `deed` in a child if this is the child; else starts it and returns whether it was reported. It
-/// must have ended well or by a report.
-fn reported(test: &str, deed: impl FnOnce()) -> bool {
-    if std::env::var(CASE).is_ok_and(|case| case == test) {
-        deed();
-        std::process::exit(0);
-    }
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(CASE, test)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&child.stderr);
-    assert_ne!(child.status.success(), said.contains(REPORT), "{}: {said}", child.status);
-    said.contains(REPORT)
-}
-
-fn layout(bytes: usize) -> Layout {
+pub fn layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, 8).unwrap()
 }
 
 fn heap() -> OwnedHeap {
     Heap::builder().name("asan").build().unwrap()
-}
-
-/// Touches the byte at an offset.
-fn touch(block: NonNull<u8>, at: usize) {
-    // SAFETY: none where the block was given up: that this is reported is what the tests are for. The
-    // memory is mapped throughout.
-    unsafe { block.add(at).write_volatile(block.add(at).read_volatile() + 1) };
 }
 
 fn free(heap: &Heap, block: NonNull<u8>, bytes: usize) {
@@ -54,7 +23,7 @@ fn free(heap: &Heap, block: NonNull<u8>, bytes: usize) {
 
 #[test]
 fn blocks_in_use_may_be_touched_to_their_ends() {
-    assert!(!reported("blocks_in_use_may_be_touched_to_their_ends", || {
+    assert!(!reported("blocks::blocks_in_use_may_be_touched_to_their_ends", || {
         let heap = heap();
         for bytes in [16, 24, 100, 5_000, 70_000, 600_000, 5 << 20] {
             for round in 0..3 {
@@ -75,7 +44,7 @@ fn blocks_in_use_may_be_touched_to_their_ends() {
 
 #[test]
 fn a_small_block_that_went_back_to_its_slab() {
-    assert!(reported("a_small_block_that_went_back_to_its_slab", || {
+    assert!(reported("blocks::a_small_block_that_went_back_to_its_slab", || {
         let heap = heap();
         let block = heap.alloc(layout(48));
         free(&heap, block, 48);
@@ -85,7 +54,7 @@ fn a_small_block_that_went_back_to_its_slab() {
 
 #[test]
 fn the_last_byte_of_a_block_among_others() {
-    assert!(reported("the_last_byte_of_a_block_among_others", || {
+    assert!(reported("blocks::the_last_byte_of_a_block_among_others", || {
         let heap = heap();
         let blocks: Vec<_> = (0..100).map(|_| heap.alloc(layout(200))).collect();
         free(&heap, blocks[50], 200);
@@ -96,7 +65,7 @@ fn the_last_byte_of_a_block_among_others() {
 
 #[test]
 fn a_block_of_the_malloc_interface() {
-    assert!(reported("a_block_of_the_malloc_interface", || {
+    assert!(reported("blocks::a_block_of_the_malloc_interface", || {
         let block = NonNull::new(untyped::alloc(1000)).unwrap();
         touch(block, 999);
         // SAFETY: in use, and freed once.
@@ -107,7 +76,7 @@ fn a_block_of_the_malloc_interface() {
 
 #[test]
 fn a_block_that_another_thread_freed_and_has_not_posted() {
-    assert!(reported("a_block_that_another_thread_freed_and_has_not_posted", || {
+    assert!(reported("blocks::a_block_that_another_thread_freed_and_has_not_posted", || {
         let heap = heap();
         let block = heap.alloc(layout(64));
         let (heap, sent) = (&heap, block.as_ptr().expose_provenance());
@@ -128,7 +97,7 @@ fn a_block_that_another_thread_freed_and_has_not_posted() {
 
 #[test]
 fn a_block_of_the_bucket_tier() {
-    assert!(reported("a_block_of_the_bucket_tier", || {
+    assert!(reported("blocks::a_block_of_the_bucket_tier", || {
         let heap = Heap::builder().shards(0).build().unwrap();
         let block = heap.alloc(layout(300));
         touch(block, 299);
@@ -139,7 +108,7 @@ fn a_block_of_the_bucket_tier() {
 
 #[test]
 fn a_large_block() {
-    assert!(reported("a_large_block", || {
+    assert!(reported("blocks::a_large_block", || {
         let heap = heap();
         let block = heap.alloc(layout(4 << 20));
         touch(block, (4 << 20) - 1);
@@ -150,7 +119,7 @@ fn a_large_block() {
 
 #[test]
 fn the_part_that_a_large_block_gave_up() {
-    assert!(reported("the_part_that_a_large_block_gave_up", || {
+    assert!(reported("blocks::the_part_that_a_large_block_gave_up", || {
         let heap = heap();
         let block = heap.alloc(layout(4 << 20));
         // SAFETY: in use, and given up here.
@@ -163,7 +132,7 @@ fn the_part_that_a_large_block_gave_up() {
 
 #[test]
 fn a_retired_block_not_before_its_grace_period_is_over() {
-    assert!(!reported("a_retired_block_not_before_its_grace_period_is_over", || {
+    assert!(!reported("blocks::a_retired_block_not_before_its_grace_period_is_over", || {
         let heap = heap();
         let block = heap.alloc(layout(80));
         heap.enter();
@@ -180,7 +149,7 @@ fn a_retired_block_not_before_its_grace_period_is_over() {
 
 #[test]
 fn a_retired_block_after_its_grace_period() {
-    assert!(reported("a_retired_block_after_its_grace_period", || {
+    assert!(reported("blocks::a_retired_block_after_its_grace_period", || {
         let heap = heap();
         let block = heap.alloc(layout(80));
         heap.enter();
@@ -198,7 +167,7 @@ fn a_retired_block_after_its_grace_period() {
 
 #[test]
 fn blocks_that_were_never_handed_out() {
-    assert!(reported("blocks_that_were_never_handed_out", || {
+    assert!(reported("blocks::blocks_that_were_never_handed_out", || {
         let heap = heap();
         let block = heap.alloc(layout(1024));
         // The slab's blocks from here to its end.
