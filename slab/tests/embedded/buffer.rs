@@ -2,6 +2,7 @@
 
 use std::alloc::Layout;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 
@@ -40,10 +41,15 @@ impl Buffer {
         Ok(heap)
     }
 
-    pub fn holds(&self, block: NonNull<u8>, bytes: usize) -> bool {
+    /// Its addresses.
+    pub fn span(&self) -> Range<usize> {
         let start = self.memory.as_ptr().addr() + self.start;
-        let block = block.addr().get();
-        start <= block && block + bytes <= start + self.bytes
+        start..start + self.bytes
+    }
+
+    pub fn holds(&self, block: NonNull<u8>, bytes: usize) -> bool {
+        let (span, block) = (self.span(), block.addr().get());
+        span.start <= block && block + bytes <= span.end
     }
 
     /// Nobody wrote outside.
