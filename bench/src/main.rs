@@ -41,7 +41,7 @@ struct Args {
     /// For a soak: a tenth of the load.
     #[arg(long)]
     light: bool,
-    /// For a soak: all servers at once, each with its share of the load, and each for all of --minutes.
+    /// For a soak: all servers at once, round by round, and each for all of --minutes.
     #[arg(long)]
     abreast: bool,
     /// For a soak: make these errors on purpose, to see that they are found.

@@ -103,12 +103,18 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it with the files of `deploy/prometheus`, of which only the list of targets differs.
+    /// Starts it with the files of `deploy/prometheus`. Only the list of targets differs, and how often it
+    /// looks: it need not be waited for.
     fn start(program: &Path, target: SocketAddr) -> Self {
         let files = Scratch::new("prometheus");
-        for name in ["prometheus.yml", "rules.yml"] {
-            std::fs::copy(deploy_dir().join("prometheus").join(name), files.0.join(name)).unwrap();
-        }
+        let shipped = |name: &str| {
+            std::fs::read_to_string(deploy_dir().join("prometheus").join(name)).unwrap()
+        };
+        let (slow, quick) = ("_interval: 15s", "_interval: 1s");
+        let settings = shipped("prometheus.yml");
+        assert_eq!(settings.matches(slow).count(), 2, "of scrapes and of rules");
+        files.file("prometheus.yml", &settings.replace(slow, quick));
+        files.file("rules.yml", &shipped("rules.yml"));
         files.file("targets.yml", &format!("- targets: [\"{target}\"]\n"));
         let mut process = Running::start(
             Command::new(program)

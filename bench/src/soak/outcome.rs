@@ -189,7 +189,7 @@ impl SoakReport {
             self.length,
             if self.light { "a tenth of the" } else { "full" },
             if self.at_once > 1 {
-                format!(" divided among {} servers at once", self.at_once)
+                format!(" on each of {} servers at once", self.at_once)
             } else {
                 String::new()
             },
@@ -490,7 +490,7 @@ mod tests {
         (outcome.processor_seconds, outcome.busy) = (Some(12.0), Some(0.255));
         let page = report.page();
         let row = "| flagstone | 58.0 | +240.0 | 29.0 | 14.5 | 2.001 | 2.001 | 2.001 | 12 | 26 % | 8 | 0 |";
-        assert!(page.contains(row) && page.contains("divided among 3 servers at once"), "{page}");
+        assert!(page.contains(row) && page.contains("on each of 3 servers at once"), "{page}");
         assert_eq!(report.entrants[0].outcome.last_reading(), "68.0 MiB resident for 34.0 of data");
     }
 

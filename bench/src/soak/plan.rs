@@ -15,7 +15,7 @@ pub struct Plan {
     pub length: Duration,
     /// A tenth of the load, for a machine that others need, too.
     pub light: bool,
-    /// Servers that are soaked at once; each gets its share of the load. One if they take turns.
+    /// Servers that are soaked at once; one if they take turns.
     pub at_once: u32,
     /// Faults by name; see [`super::faults::FAULTS`].
     pub faults: Vec<&'static str>,
@@ -78,15 +78,13 @@ impl Plan {
 
     /// A rate or a number at full load, as this plan has it.
     pub fn load(&self, full: u32) -> u32 {
-        full.div_ceil(if self.light { 10 * self.at_once } else { self.at_once })
+        if self.light { full.div_ceil(10) } else { full }
     }
 
-    /// Requests of each of redis-benchmark's tests: a series is over before its round is. Servers that are
-    /// soaked at once have theirs one after the other, so each is a whole one.
+    /// Requests of each of redis-benchmark's tests: a series is over before its round is.
     pub fn series(&self) -> u32 {
-        let full = (1000.0 * self.churn().as_secs_f64()) as u32;
-        let full = full.clamp(500, 5000);
-        if self.light { full.div_ceil(10) } else { full }
+        let full = 1000.0 * self.churn().as_secs_f64();
+        self.load((full as u32).clamp(500, 5000))
     }
 
     /// Whether an error is injected.
@@ -120,7 +118,5 @@ mod tests {
         assert!(round * 14 < plan.rounds_until(), "{round:?}");
         assert_eq!((plan.load(200), plan.load(4)), (20, 1));
         assert!(plan.injects(Injected::Leak) && !plan.injects(Injected::Kill));
-        let third = Plan { light: false, at_once: 3, ..plan };
-        assert_eq!((third.load(150), third.load(10), third.series()), (50, 4, 4000));
     }
 }
