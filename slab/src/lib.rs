@@ -65,8 +65,8 @@ mod walk;
 
 #[cfg(feature = "std")]
 pub use heap::{
-    BuildError, BuildFailure, Flagstone, Heap, HeapBuilder, HugePages, OwnedHeap, SharedHeap,
-    UnknownHugePages, mode, untyped,
+    BuildError, BuildFailure, Flagstone, GuardReport, Heap, HeapBuilder, HugePages, OwnedHeap,
+    SharedHeap, UnknownHugePages, mode, untyped,
 };
 #[cfg(feature = "std")]
 pub use layout::{ClassTable, ClassTableError};

@@ -95,6 +95,16 @@ impl<T> CountedLock<T> {
         Held { guard, stats: &self.stats, since: sampled.then(now) }
     }
 
+    /// Takes the lock if nobody has it, uncounted: for a signal handler.
+    pub(crate) fn try_lock(&self) -> Option<Held<'_, T>> {
+        let guard = match self.inner.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Held { guard, stats: &self.stats, since: None })
+    }
+
     #[cold]
     fn wait(&self, threshold: &ContentionThreshold) -> MutexGuard<'_, T> {
         let start = now();

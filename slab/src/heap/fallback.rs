@@ -14,8 +14,8 @@ use std::ptr::{self, NonNull};
 
 use super::Means;
 use crate::counter::Counter;
-use crate::large::{Budget, GRANULE, Job, Node, Origin, Place, Space, Taken, UNIT};
-use crate::layout::{Block, Kind, SegmentMap};
+use crate::large::{Budget, Extent, GRANULE, Job, Node, Origin, Place, Space, Taken, UNIT};
+use crate::layout::{Block, GUARDED, Kind, SegmentMap};
 use crate::lock::{ContentionThreshold, CountedLock, Held};
 use crate::os::{self, fatal, poison};
 use crate::port::Remapped;
@@ -128,12 +128,13 @@ impl Fallback {
         let Some(taken) = self.obtain(layout, Place::Best, false, means) else {
             return self.refuse(means);
         };
-        let dirty = taken.dirty.start..taken.dirty.end.min(layout.size());
         let block = self.hand_out(&taken, layout, means);
-        if !dirty.is_empty() {
+        let lead = taken.node.lead();
+        let (from, to) = (taken.dirty.start.max(lead), taken.dirty.end.min(lead + layout.size()));
+        if from < to {
             // By hand and not by a purge: filling populated pages costs a fifth of faulting them.
             // SAFETY: the range lies in the block, which nobody else has yet.
-            unsafe { block.add(dirty.start).write_bytes(0, dirty.len()) };
+            unsafe { block.add(from - lead).write_bytes(0, to - from) };
         }
         block
     }
@@ -143,9 +144,14 @@ impl Fallback {
     /// # Safety
     /// `block` is of this tier and in use, if it is this heap's at all; the caller gives it up.
     pub(crate) unsafe fn free(&self, block: Block, means: &Means<'_>) {
+        // SAFETY: by contract.
+        if GUARDED && !unsafe { self.unguard(block, means) } {
+            // A block for good: rather than memory that cannot be written to.
+            return;
+        }
         let mut tier = self.tier.lock(means.threshold);
         let node = block_in(&tier.space, block);
-        poison::close(block, node.bytes());
+        poison::close(node.pointer(), node.bytes());
         self.counts.frees.add_after(1);
         self.counts.live_bytes.sub(node.requested() as u64);
         tier.space.free(node, os::coarse_millis());
@@ -164,9 +170,35 @@ impl Fallback {
         bytes: usize,
         means: &Means<'_>,
     ) -> Option<Block> {
-        let wanted = bytes.max(1).checked_next_multiple_of(GRANULE)?;
+        if !GUARDED {
+            // SAFETY: by contract.
+            return unsafe { self.resize_bare(block, align, bytes, means) };
+        }
+        // SAFETY: by contract; between the two nobody but the caller has the block.
+        unsafe {
+            if !self.unguard(block, means) {
+                return None;
+            }
+            let resized = self.resize_bare(block, align, bytes, means);
+            self.guard(resized.unwrap_or(block), means);
+            resized
+        }
+    }
+
+    /// The same for a block whose guard is off.
+    ///
+    /// # Safety
+    /// As [`resize`](Self::resize).
+    unsafe fn resize_bare(
+        &self,
+        block: Block,
+        align: usize,
+        bytes: usize,
+        means: &Means<'_>,
+    ) -> Option<Block> {
         let mut tier = self.tier.lock(means.threshold);
         let node = block_in(&tier.space, block);
+        let wanted = Extent::room_for(node.lead(), bytes)?.checked_next_multiple_of(GRANULE)?;
         let held = node.bytes();
         let in_place = match wanted.cmp(&held) {
             std::cmp::Ordering::Less => tier.space.shrink(node, wanted, os::coarse_millis()),
@@ -174,8 +206,8 @@ impl Fallback {
             std::cmp::Ordering::Greater => tier.space.grow(node, wanted),
         };
         if in_place || wanted < node.bytes() {
-            poison::close(block, held);
-            poison::open(block, node.bytes());
+            poison::close(node.pointer(), held);
+            poison::open(node.pointer(), node.bytes());
             self.count_resize(node, node, bytes);
             self.finish(tier, means);
             return Some(block);
@@ -198,9 +230,10 @@ impl Fallback {
         bytes: usize,
         means: &Means<'_>,
     ) -> Option<Block> {
-        let layout = Layout::from_size_align(bytes, align).ok()?;
+        let layout = Layout::from_size_align(bytes.checked_add(from.lead())?, align).ok()?;
         let huge = bytes >= HUGE_MIN;
         let to = self.obtain(layout, Place::Clean, huge, means)?.node;
+        to.seat_as(from);
         let (old, new) = (NonNull::new(from.pointer())?, NonNull::new(to.pointer())?);
         let (old_bytes, new_bytes) = (from.bytes(), to.bytes());
         // Before the pages move: from then on the old place is anybody's, and entries and records
@@ -252,7 +285,47 @@ impl Fallback {
             }
         }
         self.finish(tier, means);
-        matches!(outcome, Remapped::Moved).then_some(new.as_ptr())
+        matches!(outcome, Remapped::Moved).then(|| to.block())
+    }
+
+    /// Sets the guard of a block, if that can be.
+    ///
+    /// # Safety
+    /// The caller has the block, of this tier, which has no guard.
+    unsafe fn guard(&self, block: Block, means: &Means<'_>) {
+        let node = block_in(&self.tier.lock(means.threshold).space, block);
+        if let Some(guard) = node.guard() {
+            // SAFETY: the block's range beyond what the block may use.
+            node.set_guarded(unsafe { means.guards.raise(means.backing, guard) });
+        }
+    }
+
+    /// Takes the guard of a block off, if it has one; returns false if the system refuses.
+    ///
+    /// # Safety
+    /// The caller has the block, if it is one.
+    unsafe fn unguard(&self, block: Block, means: &Means<'_>) -> bool {
+        let node = block_in(&self.tier.lock(means.threshold).space, block);
+        let guard = if node.is_guarded() { node.guard() } else { None };
+        let Some(guard) = guard else { return true };
+        // SAFETY: set by `guard`, and the block was not resized since.
+        let lowered = unsafe { means.guards.lower(means.backing, guard) };
+        node.set_guarded(!lowered);
+        lowered
+    }
+
+    /// Bytes of the block in whose guard an address lies. Does not wait long: for a signal handler.
+    pub(crate) fn guarded_block(&self, address: usize) -> Option<usize> {
+        const TRIES: usize = 1_000;
+        for _ in 0..TRIES {
+            if let Some(tier) = self.tier.try_lock() {
+                let node = tier.space.block_around(address)?;
+                let within = node.is_guarded() && address >= node.usable_end();
+                return within.then(|| node.requested());
+            }
+            std::thread::yield_now();
+        }
+        None
     }
 
     /// Counts a resize that had to copy.
@@ -287,7 +360,7 @@ impl Fallback {
         threshold: &ContentionThreshold,
     ) -> Option<usize> {
         let tier = self.tier.lock(threshold);
-        tier.space.block_around(address).map(|node| node.end() - address)
+        tier.space.block_around(address).map(|node| node.usable_end().saturating_sub(address))
     }
 
     /// Gives everything back, blocks in use or not.
@@ -364,7 +437,7 @@ impl Fallback {
     /// A range of the space for a layout. It is in the books as a block, and nobody's yet. `huge`
     /// says that huge pages suit the block.
     fn obtain(&self, layout: Layout, place: Place, huge: bool, means: &Means<'_>) -> Option<Taken> {
-        let bytes = layout.size().max(1).checked_next_multiple_of(GRANULE)?;
+        let bytes = Extent::room_for(0, layout.size())?.checked_next_multiple_of(GRANULE)?;
         let align = layout.align();
         for attempt in 0..2 {
             let wants_records = {
@@ -454,13 +527,17 @@ impl Fallback {
     fn hand_out(&self, taken: &Taken, layout: Layout, means: &Means<'_>) -> Block {
         let tier = self.tier.lock(means.threshold);
         let node = taken.node;
-        node.set_requested(layout.size());
+        node.seat(layout.size(), layout.align());
         self.counts.allocs.add(1);
         self.counts.histogram[histogram_index(layout.size())].add(1);
         self.counts.live_bytes.add(layout.size() as u64);
-        let block = node.pointer();
-        poison::open(block, node.bytes());
+        let block = node.block();
+        poison::open(node.pointer(), node.bytes());
         self.finish(tier, means);
+        if GUARDED {
+            // SAFETY: nobody else has the block yet.
+            unsafe { self.guard(block, means) };
+        }
         block
     }
 

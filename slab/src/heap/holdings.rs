@@ -172,6 +172,16 @@ unsafe impl<B: Backing> Backing for Holdings<B> {
         unsafe { self.backing.advise_huge(start, bytes, huge) }
     }
 
+    unsafe fn guard(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's contract.
+        unsafe { self.backing.guard(start, bytes) }
+    }
+
+    unsafe fn unguard(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's contract.
+        unsafe { self.backing.unguard(start, bytes) }
+    }
+
     fn before_fork(&self) {
         self.backing.before_fork();
     }

@@ -76,7 +76,7 @@ pub(crate) fn freed_twice(slab: &Slab, block: Block) -> ! {
 }
 
 /// Says what a slab's blocks are and whose: the slab, and its heap's name.
-struct Whose<'a>(&'a Slab, &'a str);
+pub(super) struct Whose<'a>(pub(super) &'a Slab, pub(super) &'a str);
 
 impl fmt::Display for Whose<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,6 +9,7 @@
 //! * [`builder`], [`owned`]: instances; [`blocks`]: blocks by layout from any heap; [`leases`]: the
 //!   calling thread's shards of instances; [`registry`], [`gate`](crate::gate): numbers and ends of
 //!   instances; [`holdings`]: what they took from their backing.
+//! * [`guard`]: pages behind slabs and large blocks that nobody may touch.
 //! * [`growth`]: a word to the program when the heap has grown.
 //! * [`huge`]: whether huge pages are asked for.
 //! * [`untyped`]: blocks for callers who know no layout; [`fork`]: before and after a fork.
@@ -22,6 +23,7 @@ mod fallback;
 mod fork;
 mod global;
 mod growth;
+mod guard;
 mod high_water;
 mod holdings;
 mod huge;
@@ -55,6 +57,8 @@ use flagstone_epoch::Domain;
 
 pub use builder::{BuildError, BuildFailure, HeapBuilder};
 pub use global::Flagstone;
+pub use guard::GuardReport;
+use guard::Guards;
 pub use huge::{HugePages, UnknownHugePages};
 pub(crate) use misuse::freed_twice;
 pub use owned::OwnedHeap;
@@ -115,6 +119,7 @@ pub struct Heap {
     pub(crate) direct_blocks: SharedCounter,
     pub(crate) direct_batches: SharedCounter,
     pub(crate) failures: SharedCounter,
+    guards: Guards,
     /// Bytes retired and reclaimed by threads without a shard.
     retired_unsharded: SharedCounter,
     reclaimed_unsharded: SharedCounter,
@@ -163,6 +168,7 @@ impl Heap {
                 direct_blocks: SharedCounter::new(),
                 direct_batches: SharedCounter::new(),
                 failures: SharedCounter::new(),
+                guards: Guards::new(),
                 retired_unsharded: SharedCounter::new(),
                 reclaimed_unsharded: SharedCounter::new(),
                 retires: false,
@@ -302,6 +308,7 @@ impl Heap {
             id: self.id,
             backing: self.backing,
             threshold: &self.threshold,
+            guards: &self.guards,
             decay_millis: self.decay_millis(),
             huge_pages: self.huge_pages(),
         }
@@ -388,6 +395,7 @@ pub(crate) struct Means<'a> {
     pub(crate) id: HeapId,
     pub(crate) backing: &'a dyn Backing,
     pub(crate) threshold: &'a ContentionThreshold,
+    guards: &'a Guards,
     pub(crate) decay_millis: u32,
     pub(crate) huge_pages: HugePages,
 }

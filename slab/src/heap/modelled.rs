@@ -7,6 +7,7 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 
 use super::fallback::Fallback;
+use super::guard::Guards;
 pub use super::high_water::HighWater;
 use super::holdings::{Figures, Holdings};
 use super::pool::{DecayLimit, Pool};
@@ -35,7 +36,7 @@ unsafe impl<B: Backing> Sync for SegmentCache<B> {}
 impl TakenSlab {
     /// Where its bytes are.
     pub fn bytes(&self) -> std::ops::Range<usize> {
-        let start = self.0.start().addr();
+        let start = self.0.base().addr();
         start..start + usize::from(self.0.slices.get()) * SLICE_BYTES
     }
 }
@@ -176,6 +177,7 @@ impl<B: Backing> Capped<B> {
 }
 
 fn means<'a>(backing: &'a dyn Backing, threshold: &'a ContentionThreshold) -> Means<'a> {
+    static NONE: Guards = Guards::new();
     let (id, huge_pages) = (HeapId::GLOBAL, HugePages::Never);
-    Means { id, backing, threshold, decay_millis: 0, huge_pages }
+    Means { id, backing, threshold, guards: &NONE, decay_millis: 0, huge_pages }
 }

@@ -13,10 +13,11 @@ use std::ptr::{self, NonNull};
 
 use super::Heap;
 use super::builder::{BuildError, BuildFailure, HeapBuilder, Shards};
+use super::guard::forget_head;
 use super::holdings::Holdings;
 use super::registry::Number;
 use super::shards::ShardList;
-use crate::layout::{ClassTable, Kind, SEGMENT_BYTES, SegmentMap};
+use crate::layout::{ClassTable, Kind, SEGMENT_BYTES, Segment, SegmentMap};
 use crate::os::{self, debug_check};
 use crate::port::{Backing, OsPages};
 
@@ -186,6 +187,7 @@ impl<B: Backing> Estate<B> {
     unsafe fn give_back_blocks(&self) {
         // SAFETY: by contract.
         unsafe { self.heap.fallback.end(&self.heap.means()) };
+        self.heap.guards.end();
         for address in self.holdings.regions().flat_map(|region| region.step_by(SEGMENT_BYTES)) {
             if SegmentMap::kind(address) != Kind::Segment(self.heap.id) {
                 continue;
@@ -193,6 +195,8 @@ impl<B: Backing> Estate<B> {
             SegmentMap::set(address, Kind::Foreign);
             if let Some(base) = NonNull::new(ptr::with_exposed_provenance_mut(address)) {
                 os::poison::open(base.as_ptr(), SEGMENT_BYTES);
+                // SAFETY: the head of a segment of this heap, which is mapped.
+                forget_head(unsafe { base.cast::<Segment>().as_ref() });
                 // SAFETY: mapped by this heap; by contract nobody uses what is in it.
                 unsafe { self.holdings.unmap(base, SEGMENT_BYTES) };
             }

@@ -14,6 +14,7 @@
 use std::ptr::NonNull;
 
 use super::Means;
+use super::guard::guard_head;
 use super::segments::{Expired, Pass, Segments};
 use super::walked::AllSegments;
 use crate::counter::{Counter, Figure};
@@ -161,6 +162,7 @@ impl Pool {
         // SAFETY: a fresh mapping of the right size and alignment.
         let segment = unsafe { &*Segment::set_up(base.as_ptr(), id) };
         SegmentMap::set(base.addr().get(), Kind::Segment(id));
+        guard_head(segment, backing);
         let mut pool = self.inner.lock(threshold);
         self.figures.segments.add(1);
         self.figures.mapped_total.add(1);

@@ -11,7 +11,7 @@ use std::ptr;
 use super::Heap;
 use super::fallback::DECAY_ROUNDS;
 use crate::large::Place;
-use crate::layout::{Block, Owner, SMALLEST, Slab};
+use crate::layout::{Block, GUARDED, Owner, SMALLEST, Slab};
 use crate::os;
 use crate::shard::Shard;
 
@@ -188,11 +188,15 @@ impl Heap {
     /// blocks that are kept for reuse: these go before the answer is no.
     fn take_fresh(&self, class: usize, owner: Owner) -> Option<(&'static Slab, bool)> {
         let (info, means) = (self.table.info(class), self.means());
-        let fresh = self.pool.take(class, info, owner, &means);
-        if fresh.is_some() || self.fallback.decay(0, DECAY_ROUNDS, &means).bytes == 0 {
-            return fresh;
+        let mut fresh = self.pool.take(class, info, owner, &means);
+        if fresh.is_none() && self.fallback.decay(0, DECAY_ROUNDS, &means).bytes > 0 {
+            fresh = self.pool.take(class, info, owner, &means);
         }
-        self.pool.take(class, info, owner, &means)
+        if GUARDED && let Some((slab, _)) = fresh {
+            // SAFETY: the slab is ours, and fresh.
+            unsafe { self.guard_slab(slab) };
+        }
+        fresh
     }
 
     /// A block for a thread without a shard.

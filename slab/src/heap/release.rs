@@ -8,7 +8,9 @@
 
 use super::{Heap, freed_twice};
 use crate::bucket::BucketFree;
-use crate::layout::{Block, ChainWord, Kind, OwnerKind, SegmentMap, Slab, SlabPtr, slab_of};
+use crate::layout::{
+    Block, ChainWord, GUARDED, Kind, OwnerKind, SegmentMap, Slab, SlabPtr, slab_of,
+};
 use crate::os::{self, fatal};
 use crate::shard::lease::{LeaseWord, Take};
 use crate::shard::{Chain, Freed, Shard, owner_word};
@@ -349,6 +351,10 @@ impl Heap {
             let purged = (*slab).purged_bytes();
             if purged > 0 {
                 self.purged_in_slabs.sub(purged);
+            }
+            if GUARDED && !self.unguard_slab(&*slab) {
+                // An empty slab in use, for good: rather than one that cannot be written to.
+                return;
             }
             self.pool.give(&*slab, since, &self.threshold);
         }

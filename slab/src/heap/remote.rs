@@ -43,7 +43,9 @@ impl Heap {
                     let class = segment.table.class(first);
                     // Unchecked, its owner finds out whether it is free already: that would be a look at
                     // memory that nothing else here touches.
-                    let sound = self.table.info(class).starts_block(offset - first * SLICE_BYTES);
+                    let info = self.table.info(class);
+                    let place = (offset - first * SLICE_BYTES).wrapping_sub(info.lead());
+                    let sound = info.starts_block(place);
                     if sound && !(CHECK && shard.key().looks_free(block)) {
                         let slab = &*(&raw const segment.slabs).cast::<Slab>().add(first);
                         return self.free_to::<CHECK>(shard, slab, class, block);

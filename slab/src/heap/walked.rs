@@ -8,6 +8,7 @@
 use std::ptr::{self, NonNull};
 
 use super::Heap;
+use super::guard::forget_head;
 use super::pool::Pool;
 use crate::layout::{
     ALL_FREE, Kind, MAX_CLASSES, Owner, SEGMENT_BYTES, SLICES, Segment, SegmentMap, Slab,
@@ -174,6 +175,7 @@ fn use_of(used: u32, all: u32) -> usize {
 /// Gives a segment's address space back.
 fn unmap(segment: &Segment, backing: &dyn Backing) {
     SegmentMap::set(segment.start().addr(), Kind::Foreign);
+    forget_head(segment);
     if let Some(base) = NonNull::new(segment.start()) {
         poison::open(segment.start(), SEGMENT_BYTES);
         // SAFETY: no slab, no list and no mask names the segment any more; no block of it is out

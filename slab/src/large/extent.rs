@@ -5,7 +5,10 @@
 //! the holder of the space's lock.
 
 use std::cell::Cell;
-use std::ptr;
+use std::ptr::{self, NonNull};
+
+use crate::layout::{GUARD_ROOM, GUARDED, guards_fit};
+use crate::os;
 
 /// A record of the large space.
 pub(crate) type Node = &'static Extent;
@@ -41,6 +44,10 @@ pub(crate) struct Extent {
     pub(super) since: Cell<u32>,
     pub(super) mapping: Cell<Mapping>,
     pub(super) state: Cell<State>,
+    /// Of a block in use, how far into the range it starts: so far that it ends at its guard.
+    lead: Cell<u32>,
+    /// Of a block in use, whether its guard stands.
+    guarded: Cell<bool>,
     /// Whether it stands in the queue of its state.
     pub(super) queued: Cell<bool>,
     pub(super) by_address: Links,
@@ -70,6 +77,8 @@ impl Extent {
             since: Cell::new(0),
             mapping: Cell::new(mapping),
             state: Cell::new(state),
+            lead: Cell::new(0),
+            guarded: Cell::new(false),
             queued: Cell::new(false),
             by_address: Links::new(),
             by_size: Links::new(),
@@ -86,6 +95,61 @@ impl Extent {
     /// The first byte.
     pub(crate) fn pointer(&self) -> *mut u8 {
         ptr::with_exposed_provenance_mut(self.start.get())
+    }
+
+    /// Of a block in use, how far into the range it starts.
+    pub(crate) fn lead(&self) -> usize {
+        if GUARDED { self.lead.get() as usize } else { 0 }
+    }
+
+    /// A block in use.
+    pub(crate) fn block(&self) -> *mut u8 {
+        self.pointer().wrapping_add(self.lead())
+    }
+
+    /// Bytes of a range for a block of `bytes` behind a lead, before they are rounded up.
+    pub(crate) fn room_for(lead: usize, bytes: usize) -> Option<usize> {
+        lead.checked_add(bytes.max(1))?.checked_add(GUARD_ROOM)
+    }
+
+    /// Seats a block in a range that has room for it: at its end, as near to the guard as the alignment
+    /// permits.
+    pub(crate) fn seat(&self, bytes: usize, align: usize) {
+        self.requested.set(bytes);
+        if GUARDED {
+            let lead = (self.bytes() - GUARD_ROOM - bytes) & !(align - 1);
+            self.lead.set(lead as u32);
+        }
+    }
+
+    /// Seats the block of another range here, whose pages were moved.
+    pub(crate) fn seat_as(&self, other: Node) {
+        self.lead.set(other.lead.get());
+    }
+
+    /// The address after the last byte that a block in use may have: where its guard begins.
+    pub(crate) fn usable_end(&self) -> usize {
+        if !guards_fit() {
+            return self.end();
+        }
+        (self.block().addr() + self.requested()).next_multiple_of(os::page_size())
+    }
+
+    /// The guard of a block in use: all of the range from the page on that it does not reach.
+    pub(crate) fn guard(&self) -> Option<(NonNull<u8>, usize)> {
+        let start = self.usable_end();
+        let at = NonNull::new(ptr::with_exposed_provenance_mut(start))?;
+        guards_fit().then(|| (at, self.end() - start))
+    }
+
+    /// Of a block in use, whether its guard stands.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.guarded.get()
+    }
+
+    /// Notes it. Whoever has the block.
+    pub(crate) fn set_guarded(&self, guarded: bool) {
+        self.guarded.set(guarded);
     }
 
     /// Bytes of the range.

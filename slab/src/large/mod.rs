@@ -15,7 +15,7 @@ mod space;
 mod tree;
 
 pub(crate) use budget::Budget;
-pub(crate) use extent::Node;
+pub(crate) use extent::{Extent, Node};
 pub(crate) use job::Job;
 pub(crate) use space::{Origin, Place, Space, Taken};
 

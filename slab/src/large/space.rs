@@ -184,7 +184,7 @@ impl Space {
     /// The block that starts at an address.
     pub(crate) fn block_at(&self, address: usize) -> Option<Node> {
         let node = self.all.at_most(address)?;
-        (node.start() == address && node.state() == State::Used).then_some(node)
+        (node.block().addr() == address && node.state() == State::Used).then_some(node)
     }
 
     /// Takes a range for a block of `bytes`, a multiple of the granule, aligned to `align`.

@@ -7,6 +7,7 @@
 //! larger than 512 KiB (ADR 22); larger ones have a slab of their own, whose untouched tail costs address space only.
 
 use super::class::ClassInfo;
+use super::guard::{GUARD_ROOM, lead};
 use super::segment::SLICE_BYTES;
 
 /// Bytes of the smallest block: two words, the room that a chain of freed blocks needs.
@@ -47,7 +48,7 @@ const _: () = {
             assert!(bytes - below <= below / 8);
         }
         // Blocks cover at least 7/8 of a shared slab.
-        let slab = info.slices as usize * SLICE_BYTES;
+        let slab = room(info.slices as usize);
         assert!(info.capacity as usize * bytes <= slab);
         assert!(bytes > SHARED_MAX || slab - info.capacity as usize * bytes <= slab / 8);
         assert!(class_of(bytes) == c && class_of(bytes - 7) == c);
@@ -59,7 +60,7 @@ impl ClassInfo {
     /// The shape of a class of `bytes`, a multiple of 8 in [`SMALLEST`]..=[`LARGEST`].
     pub(super) const fn of(bytes: usize) -> ClassInfo {
         let slices = slices_for(bytes);
-        let capacity = if bytes > SHARED_MAX { 1 } else { slices * SLICE_BYTES / bytes };
+        let capacity = if bytes > SHARED_MAX { 1 } else { room(slices) / bytes };
         Self::new(bytes, capacity, slices)
     }
 
@@ -69,6 +70,12 @@ impl ClassInfo {
     #[inline(always)]
     pub(crate) fn starts_block(&self, offset: usize) -> bool {
         (offset as u64).wrapping_mul(self.inverse) < self.inverse
+    }
+
+    /// Bytes of a slab in front of its first block.
+    #[inline(always)]
+    pub(crate) fn lead(&self) -> usize {
+        lead(self.block_bytes as usize, self.capacity as usize, self.slices as usize)
     }
 
     /// Bytes of one slab.
@@ -155,16 +162,21 @@ const fn class_by_formula(bytes: usize) -> usize {
     LINEAR + (e - LINEAR_MAX.ilog2() as usize) * 8 + ((below >> (e - 3)) & 7)
 }
 
+/// Bytes of a slab for blocks.
+const fn room(slices: usize) -> usize {
+    slices * SLICE_BYTES - GUARD_ROOM
+}
+
 const fn slices_for(bytes: usize) -> usize {
     if bytes > SHARED_MAX {
-        return bytes.div_ceil(SLICE_BYTES);
+        return (bytes + GUARD_ROOM).div_ceil(SLICE_BYTES);
     }
     let wanted =
         if bytes * BLOCKS_WANTED < ROOMY_BYTES { bytes * BLOCKS_WANTED } else { ROOMY_BYTES };
-    let least = bytes * BLOCKS_MIN;
+    let least = bytes * BLOCKS_MIN + GUARD_ROOM;
     let mut slices = (if wanted > least { wanted } else { least }).div_ceil(SLICE_BYTES);
     loop {
-        let slab = slices * SLICE_BYTES;
+        let slab = room(slices);
         if slab % bytes <= slab / 8 {
             return slices;
         }

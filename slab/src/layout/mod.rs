@@ -22,6 +22,8 @@ mod chain;
 mod class;
 #[cfg(feature = "std")]
 mod classes;
+#[cfg(feature = "std")]
+mod guard;
 mod link;
 #[cfg(feature = "std")]
 mod map;
@@ -51,6 +53,7 @@ pub(crate) use self::{
         write_others,
     },
     classes::{LARGEST, MAX_CLASSES, SMALLEST, class_of_common, class_of_layout},
+    guard::{GUARD_ROOM, GUARDED, guards_fit},
     link::{List, wipe_link},
     map::{ADDRESS_BITS, HeapId, Kind, SegmentMap},
     owner::{Owner, OwnerCell, OwnerKind},

@@ -62,7 +62,7 @@ impl Slab {
             let run = (left >> first).trailing_ones() as usize;
             let bits = (u64::MAX >> (PARTS - run)) << first;
             left &= !bits;
-            if purge(self.start().wrapping_add(first * part), run * part) {
+            if purge(self.base().wrapping_add(first * part), run * part) {
                 done |= bits;
             }
         }
@@ -135,20 +135,21 @@ impl Slab {
     /// Linked-ever blocks that start in a part.
     fn starts_in(&self, part: usize) -> Range<usize> {
         let (part_bytes, bytes) = (self.part_bytes(), self.block_bytes());
-        let first = (part * part_bytes).div_ceil(bytes);
-        let end = ((part + 1) * part_bytes).div_ceil(bytes);
+        let from = |offset: usize| offset.saturating_sub(self.lead()).div_ceil(bytes);
+        let (first, end) = (from(part * part_bytes), from((part + 1) * part_bytes));
         first.min(self.all_linked())..end.min(self.all_linked())
     }
 
     /// Parts that were touched and that no block in use reaches into.
     fn parts_of_free_blocks(&self, free: &FreeMap) -> u64 {
         let (part, bytes) = (self.part_bytes(), self.block_bytes());
+        let at = |i: usize| self.lead() + i * bytes;
         let mut parts = 0u64;
-        for touched in 0..(self.all_linked() * bytes).div_ceil(part) {
+        for touched in self.lead() / part..at(self.all_linked()).div_ceil(part) {
             parts |= 1 << touched;
         }
         for i in (0..self.all_linked()).filter(|&i| !free.has(i)) {
-            for reached in i * bytes / part..=((i + 1) * bytes - 1) / part {
+            for reached in at(i) / part..=(at(i + 1) - 1) / part {
                 parts &= !(1 << reached);
             }
         }
@@ -168,7 +169,7 @@ impl Slab {
         let start = self.start();
         let mut list = List::EMPTY;
         for i in from_highest {
-            if self.purged.get() & 1 << (i * bytes / part) != 0 {
+            if self.purged.get() & 1 << ((self.lead() + i * bytes) / part) != 0 {
                 continue;
             }
             let block = start.wrapping_add(i * bytes);

@@ -26,14 +26,19 @@ impl Slab {
     }
 
     /// Address of the slab's first byte.
-    pub(crate) fn start(&self) -> *mut u8 {
+    pub(crate) fn base(&self) -> *mut u8 {
         self.segment().start().wrapping_add(self.first_slice() * SLICE_BYTES)
+    }
+
+    /// Address of the slab's first block.
+    pub(crate) fn start(&self) -> *mut u8 {
+        self.base().wrapping_add(self.lead())
     }
 
     /// Tells the sanitizer, if there is one, that no block of the slab is in use. The owner of a slab
     /// that was set up.
     pub(crate) fn close_all(&self) {
-        poison::close(self.start(), self.slices.get() as usize * SLICE_BYTES);
+        poison::close(self.base(), self.slices.get() as usize * SLICE_BYTES);
     }
 
     /// Tells the sanitizer, if there is one, that a block of the slab was given up.

@@ -57,6 +57,9 @@ pub(crate) struct Segment {
     pub(crate) owners: Owners,
     /// Slab metadata, by first slice.
     pub(crate) slabs: [Slab; SLICES],
+    /// Whether slabs have their guards, by first slice, and in the head's place it.
+    #[cfg(feature = "hardened")]
+    pub(super) guarded: [Byte; SLICES],
 }
 
 /// A segment's neighbours in a list.

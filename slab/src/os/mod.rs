@@ -1,4 +1,4 @@
-//! What the allocator asks of the operating system: pages, clocks, thread exit, fatal messages.
+//! What the allocator asks of the operating system: pages, clocks, thread exit, fatal messages, faults.
 //!
 //! Owns every system call of the crate. Nothing here allocates through an allocator. Without `std`
 //! there is no system to ask: `bare` answers.
@@ -14,6 +14,8 @@ mod errno;
 #[cfg(feature = "std")]
 mod fatal;
 #[cfg(feature = "std")]
+mod fault;
+#[cfg(feature = "std")]
 mod fork;
 #[cfg(feature = "std")]
 mod pages;
@@ -27,9 +29,11 @@ pub(crate) use self::{
     environment::environment,
     errno::keep_errno,
     fatal::{complain, debug_check, fatal},
+    fault::{arm_fault_handler, fault_address, hand_over},
     fork::arm_fork_handlers,
     pages::{
-        advise_huge, entropy, map_aligned, page_size, purge, remap_fixed, resident_bytes, unmap,
+        advise_huge, entropy, map_aligned, most_mappings, page_size, protect, purge, remap_fixed,
+        resident_bytes, unmap,
     },
     thread_exit::arm_thread_exit,
 };

@@ -3,6 +3,7 @@
 //! Owns the `mmap` family. All functions report failure by null, `false` or `None`; none panics and
 //! none allocates, because they run inside `GlobalAlloc`.
 
+use std::ffi::CStr;
 use std::ptr;
 
 use crate::port::Remapped;
@@ -99,6 +100,26 @@ pub(crate) unsafe fn purge(p: *mut u8, bytes: usize) -> bool {
     unsafe { libc::madvise(p.cast(), bytes, libc::MADV_DONTNEED) == 0 }
 }
 
+/// Makes a range inaccessible, or accessible again. Returns whether the kernel agreed: it refuses where the
+/// process has as many mappings as it may have, for a guarded range is one by itself.
+///
+/// # Safety
+/// `[p, p + bytes)` was mapped here and is page-aligned; nobody uses it.
+pub(crate) unsafe fn protect(p: *mut u8, bytes: usize, guarded: bool) -> bool {
+    let access = if guarded { libc::PROT_NONE } else { libc::PROT_READ | libc::PROT_WRITE };
+    // SAFETY: the caller's contract.
+    unsafe { libc::mprotect(p.cast(), bytes, access) == 0 }
+}
+
+/// Mappings that the system lets a process have, or what Linux does unless told otherwise. Without
+/// allocating.
+pub(crate) fn most_mappings() -> usize {
+    const USUAL: usize = 65_530;
+    let mut text = [0u8; 32];
+    let read = read_file(c"/proc/sys/vm/max_map_count", &mut text);
+    read.and_then(|text| text.trim().parse().ok()).unwrap_or(USUAL)
+}
+
 /// Asks for huge pages in a range, or for none. The system may decline, and then nothing is lost.
 ///
 /// # Safety
@@ -151,12 +172,19 @@ pub(crate) unsafe fn remap_fixed(
 /// The resident set of this process in bytes, from `/proc/self/statm`, without allocating.
 pub(crate) fn resident_bytes() -> Option<u64> {
     let mut text = [0u8; 128];
+    let text = read_file(c"/proc/self/statm", &mut text)?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * page_size() as u64)
+}
+
+/// The beginning of a file.
+fn read_file<'a>(path: &CStr, text: &'a mut [u8]) -> Option<&'a str> {
     // SAFETY:
-    // 1. the path is a NUL-terminated literal;
+    // 1. the path is NUL-terminated;
     // 2. `read` writes at most the buffer's length into it;
     // 3. the descriptor is closed exactly once.
     let n = unsafe {
-        let fd = libc::open(c"/proc/self/statm".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        let fd = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
         if fd < 0 {
             return None;
         }
@@ -164,9 +192,7 @@ pub(crate) fn resident_bytes() -> Option<u64> {
         libc::close(fd);
         n
     };
-    let text = std::str::from_utf8(text.get(..usize::try_from(n).ok()?)?).ok()?;
-    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * page_size() as u64)
+    std::str::from_utf8(text.get(..usize::try_from(n).ok()?)?).ok()
 }
 
 /// A word that an attacker who sees no memory cannot guess: the kernel's gift to the process,

@@ -172,6 +172,16 @@ unsafe impl<P: Backing> Backing for FailAfter<P> {
         unsafe { self.inner.advise_huge(start, bytes, huge) }
     }
 
+    unsafe fn guard(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's contract.
+        unsafe { self.inner.guard(start, bytes) }
+    }
+
+    unsafe fn unguard(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's contract.
+        unsafe { self.inner.unguard(start, bytes) }
+    }
+
     fn before_fork(&self) {
         self.inner.before_fork();
     }

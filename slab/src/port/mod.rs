@@ -86,6 +86,27 @@ pub unsafe trait Backing: Send + Sync {
         let _ = (start, bytes, huge);
     }
 
+    /// Makes the pages of a range inaccessible, so that whoever touches them faults; returns false, and
+    /// nothing is changed, where that cannot be done. [`unguard`](Self::unguard) undoes it; until then
+    /// [`purge`](Self::purge) and [`unmap`](Self::unmap) may meet such pages. Only asked with the feature
+    /// `hardened`.
+    ///
+    /// # Safety
+    /// The range is a page-aligned part of what was handed out here, and nobody uses it.
+    unsafe fn guard(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        let _ = (start, bytes);
+        false
+    }
+
+    /// Makes a range accessible again, with any contents; returns whether it is.
+    ///
+    /// # Safety
+    /// The range was given to [`guard`](Self::guard) as it is, which returned true.
+    unsafe fn unguard(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        let _ = (start, bytes);
+        false
+    }
+
     /// Whether ranges that happen to touch may be purged, moved and given back as one.
     fn joins(&self) -> bool {
         false
@@ -155,6 +176,16 @@ macro_rules! backing_behind_a_pointer {
             unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: bool) {
                 // SAFETY: the caller's contract.
                 unsafe { (**self).advise_huge(start, bytes, huge) }
+            }
+
+            unsafe fn guard(&self, start: NonNull<u8>, bytes: usize) -> bool {
+                // SAFETY: the caller's contract.
+                unsafe { (**self).guard(start, bytes) }
+            }
+
+            unsafe fn unguard(&self, start: NonNull<u8>, bytes: usize) -> bool {
+                // SAFETY: the caller's contract.
+                unsafe { (**self).unguard(start, bytes) }
             }
 
             fn joins(&self) -> bool {

@@ -36,6 +36,16 @@ unsafe impl Backing for OsPages {
         unsafe { os::advise_huge(start.as_ptr(), bytes, huge) }
     }
 
+    unsafe fn guard(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's contract.
+        unsafe { os::protect(start.as_ptr(), bytes, true) }
+    }
+
+    unsafe fn unguard(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's contract.
+        unsafe { os::protect(start.as_ptr(), bytes, false) }
+    }
+
     fn joins(&self) -> bool {
         true
     }

@@ -73,8 +73,9 @@ impl Shard {
             }
             let slab = &*(&raw const segment.slabs).cast::<Slab>().add(first);
             let free = slab.free();
+            let place = (offset - first * SLICE_BYTES).wrapping_sub(slab.lead());
             let wrong = (CHECK || cfg!(flagstone_asan))
-                && (self.key.looks_free(block) || !slab.starts_block(offset - first * SLICE_BYTES));
+                && (self.key.looks_free(block) || !slab.starts_block(place));
             if block == free.first() || wrong {
                 return Freed::Elsewhere;
             }

@@ -136,7 +136,7 @@ impl Gathered {
         let tagged = self.slab.replace(ptr::null());
         let slab = tagged.map_addr(|a| a & !1);
         // SAFETY: the chain's blocks keep their slab in use. Only its address is used.
-        let start = unsafe { (*slab).start() };
+        let start = unsafe { (*slab).base() };
         let marked = tagged.addr() & 1 != 0;
         let head = Head::new(block_at(start, self.offsets[others].get()), marked);
         // SAFETY: the blocks are the outbox's, and no more than the head has room for.
