@@ -7,7 +7,10 @@
 //! within a budget (see [`large`](crate::large)); every call gives back what is over, a bounded amount.
 //!
 //! A block's record lies apart from it, so a block starts with its first byte, and freeing an address
-//! that is not a block's start is found out whatever memory is there.
+//! that is not a block's start is found out whatever memory is there. [`guarded`]: pages behind a block
+//! that nobody may touch.
+
+mod guarded;
 
 use std::alloc::Layout;
 use std::ptr::{self, NonNull};
@@ -158,37 +161,10 @@ impl Fallback {
         self.finish(tier, means);
     }
 
-    /// Changes a block's size without copying bytes: in place, or by moving its pages. `None` when
-    /// neither can be done; the block is then as before.
+    /// [`resize`](Self::resize) for a block whose guard is off.
     ///
     /// # Safety
-    /// `block` is of this tier, of alignment `align`, and the caller has it.
-    pub(crate) unsafe fn resize(
-        &self,
-        block: Block,
-        align: usize,
-        bytes: usize,
-        means: &Means<'_>,
-    ) -> Option<Block> {
-        if !GUARDED {
-            // SAFETY: by contract.
-            return unsafe { self.resize_bare(block, align, bytes, means) };
-        }
-        // SAFETY: by contract; between the two nobody but the caller has the block.
-        unsafe {
-            if !self.unguard(block, means) {
-                return None;
-            }
-            let resized = self.resize_bare(block, align, bytes, means);
-            self.guard(resized.unwrap_or(block), means);
-            resized
-        }
-    }
-
-    /// The same for a block whose guard is off.
-    ///
-    /// # Safety
-    /// As [`resize`](Self::resize).
+    /// As there.
     unsafe fn resize_bare(
         &self,
         block: Block,
@@ -288,46 +264,6 @@ impl Fallback {
         matches!(outcome, Remapped::Moved).then(|| to.block())
     }
 
-    /// Sets the guard of a block, if that can be.
-    ///
-    /// # Safety
-    /// The caller has the block, of this tier, which has no guard.
-    unsafe fn guard(&self, block: Block, means: &Means<'_>) {
-        let node = block_in(&self.tier.lock(means.threshold).space, block);
-        if let Some(guard) = node.guard() {
-            // SAFETY: the block's range beyond what the block may use.
-            node.set_guarded(unsafe { means.guards.raise(means.backing, guard) });
-        }
-    }
-
-    /// Takes the guard of a block off, if it has one; returns false if the system refuses.
-    ///
-    /// # Safety
-    /// The caller has the block, if it is one.
-    unsafe fn unguard(&self, block: Block, means: &Means<'_>) -> bool {
-        let node = block_in(&self.tier.lock(means.threshold).space, block);
-        let guard = if node.is_guarded() { node.guard() } else { None };
-        let Some(guard) = guard else { return true };
-        // SAFETY: set by `guard`, and the block was not resized since.
-        let lowered = unsafe { means.guards.lower(means.backing, guard) };
-        node.set_guarded(!lowered);
-        lowered
-    }
-
-    /// Bytes of the block in whose guard an address lies. Does not wait long: for a signal handler.
-    pub(crate) fn guarded_block(&self, address: usize) -> Option<usize> {
-        const TRIES: usize = 1_000;
-        for _ in 0..TRIES {
-            if let Some(tier) = self.tier.try_lock() {
-                let node = tier.space.block_around(address)?;
-                let within = node.is_guarded() && address >= node.usable_end();
-                return within.then(|| node.requested());
-            }
-            std::thread::yield_now();
-        }
-        None
-    }
-
     /// Counts a resize that had to copy.
     pub(crate) fn count_copied_resize(&self, threshold: &ContentionThreshold) {
         let _held = self.tier.lock(threshold);
@@ -351,16 +287,6 @@ impl Fallback {
             }
         }
         decayed
-    }
-
-    /// Bytes from an address to the end of the block around it; `None` if there is none.
-    pub(crate) fn usable_size(
-        &self,
-        address: usize,
-        threshold: &ContentionThreshold,
-    ) -> Option<usize> {
-        let tier = self.tier.lock(threshold);
-        tier.space.block_around(address).map(|node| node.usable_end().saturating_sub(address))
     }
 
     /// Gives everything back, blocks in use or not.
