@@ -31,13 +31,14 @@ pub fn version() -> String {
     concat!("flagstone ", env!("CARGO_PKG_VERSION")).to_owned()
 }
 
-/// Whether allocations are counted, exactly if this is the build that should: Flagstone is measured
+/// Whether there are counters, exactly if this is the build that should: Flagstone is measured
 /// with its telemetry on.
 pub fn is_as_built() -> Result<(), &'static str> {
-    let counted: u64 = Heap::global().snapshot().classes.iter().map(|class| class.allocs).sum();
+    // Not allocations: those in use are told from the slabs, with counters or without.
+    let counted: u64 = Heap::global().snapshot().classes.iter().map(|class| class.refills).sum();
     match (counted, WITHOUT_COUNTERS) {
-        (0, false) => Err("flagstone's snapshot counts no allocation"),
-        (1.., true) => Err("flagstone counts allocations, where it was to be built without"),
+        (0, false) => Err("flagstone's snapshot counts no refill"),
+        (1.., true) => Err("flagstone counts refills, where it was to be built without"),
         _ => Ok(()),
     }
 }
