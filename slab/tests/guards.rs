@@ -53,12 +53,15 @@ fn slabs_of(bytes: usize) -> Vec<*mut u8> {
     (0..count).map(|_| alloc(layout(bytes, 8))).collect()
 }
 
-/// The highest block of a slab: the next one of its size would lie in another slab, or nowhere.
+/// The highest block of a slab: it ends with a page, and nothing is in the next one.
 fn last_of_a_slab(blocks: &[*mut u8], bytes: usize) -> *mut u8 {
     let mut blocks = blocks.to_vec();
     blocks.sort();
-    let gap = blocks.windows(2).find(|pair| pair[1].addr() - pair[0].addr() > bytes);
-    gap.expect("more than one slab")[0]
+    let last = |pair: &&[*mut u8]| {
+        let end = pair[0].addr() + bytes;
+        end.is_multiple_of(4096) && pair[1].addr() >= end + 4096
+    };
+    blocks.windows(2).find(last).expect("more than one slab")[0]
 }
 
 #[track_caller]
@@ -315,6 +318,59 @@ fn past_the_budget_there_are_no_more_guards_and_memory_all_the_same() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert_eq!(said.matches("no more are set").count(), 1, "{said}");
+}
+
+/// What is given up is wiped: by its owner, on its way to it, in a large block, and where one shrinks.
+#[test]
+fn nothing_is_left_of_what_is_freed() {
+    const WORDS_OF_OURS: usize = 4 * size_of::<usize>();
+    let wiped = |at: usize, bytes: usize| {
+        let at: *const u8 = std::ptr::with_exposed_provenance(at);
+        // SAFETY: the memory is mapped: another block of the slab is in use.
+        (WORDS_OF_OURS..bytes).all(|i| unsafe { at.add(i).read_volatile() } == 0)
+    };
+    for bytes in [64, 200, 1_000, 9_000] {
+        let keep = alloc(layout(bytes, 8));
+        let fill = || {
+            let block = alloc(layout(bytes, 8));
+            // SAFETY: the block holds so many.
+            unsafe { block.write_bytes(0xA5, bytes) };
+            block.expose_provenance()
+        };
+        let back = move |at: usize| {
+            free(std::ptr::with_exposed_provenance_mut(at), layout(bytes, 8));
+        };
+        let own = fill();
+        back(own);
+        assert!(wiped(own, bytes), "{bytes} by its owner");
+        let remote = fill();
+        std::thread::spawn(move || {
+            let keep = alloc(layout(bytes, 8));
+            back(remote);
+            free(keep, layout(bytes, 8));
+        })
+        .join()
+        .unwrap();
+        assert!(wiped(remote, bytes), "{bytes} by another thread");
+        free(keep, layout(bytes, 8));
+    }
+    let heap = Heap::builder().name("wiped").build().unwrap();
+    let (small, large) = (layout(1 << 20, 8), layout(3 << 20, 8));
+    // SAFETY: blocks are used as they were allocated.
+    unsafe {
+        let block = heap.alloc(large);
+        block.write_bytes(0xA5, large.size());
+        let block = heap.realloc(block, large, small);
+        let rest = heap.alloc(layout(1 << 20, 8));
+        let all = std::slice::from_raw_parts(rest.as_ptr(), small.size());
+        assert!(all.iter().all(|&byte| byte == 0), "what a block gave up that shrank");
+        heap.dealloc(block, small);
+        heap.dealloc(rest, small);
+        let block = heap.alloc(large);
+        let all = std::slice::from_raw_parts(block.as_ptr(), large.size());
+        assert!(all.iter().all(|&byte| byte == 0), "what large blocks gave up");
+        heap.dealloc(block, large);
+    }
 }
 
 /// A backing that cannot protect memory serves without guards, and the report says so.

@@ -152,6 +152,8 @@ impl Fallback {
             // A block for good: rather than memory that cannot be written to.
             return;
         }
+        // SAFETY: by contract, and its guard is off.
+        unsafe { self.wipe_behind(block, 0, means) };
         let mut tier = self.tier.lock(means.threshold);
         let node = block_in(&tier.space, block);
         poison::close(node.pointer(), node.bytes());

@@ -63,6 +63,7 @@ impl Heap {
             let Some(slab) = self.slab_of_block(block) else {
                 return self.fallback.free(block, &self.means());
             };
+            slab.wipe(block);
             let Some(shard) = self.acquire() else {
                 let chain = Chain::marked(slab, self.key(), block);
                 self.unsharded_posts.add(1);

@@ -48,6 +48,7 @@ impl Heap {
                     let sound = info.starts_block(place);
                     if sound && !(CHECK && shard.key().looks_free(block)) {
                         let slab = &*(&raw const segment.slabs).cast::<Slab>().add(first);
+                        slab.wipe(block);
                         return self.free_to::<CHECK>(shard, slab, class, block);
                     }
                 }

@@ -49,6 +49,19 @@ impl Slab {
         }
     }
 
+    /// With the feature `hardened`, fills a block that was given up with zeros, so that nothing of it is
+    /// left for who gets it next, or reads what is free.
+    ///
+    /// # Safety
+    /// The caller has the block, of this slab.
+    #[inline(always)]
+    pub(crate) unsafe fn wipe(&self, block: Block) {
+        if cfg!(feature = "hardened") {
+            // SAFETY: by contract.
+            unsafe { ptr::write_bytes(block, 0, self.block_bytes.get() as usize) };
+        }
+    }
+
     /// Whether `block` is the address of one of the slab's blocks. For whoever has a block of it:
     /// reads only what rule S2 lets them.
     pub(crate) fn is_block(&self, block: Block) -> bool {

@@ -79,6 +79,7 @@ impl Shard {
             if block == free.first() || wrong {
                 return Freed::Elsewhere;
             }
+            slab.wipe(block);
             self.key.set_rest(block, free);
             slab.close(block);
             let free = free.behind(block);

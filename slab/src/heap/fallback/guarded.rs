@@ -1,13 +1,16 @@
 //! Guards of large blocks: set when a block is handed out, off while it is resized or freed; and where a block
-//! ends.
+//! ends, and that nothing is left of what it gives up.
 //!
 //! Owns no state: a record says whether its block has a guard, which is a matter of whoever has the block
 //! (rule G1). Without the feature `hardened` nothing here does anything.
+
+use std::ptr::{self, NonNull};
 
 use super::{Fallback, block_in};
 use crate::heap::Means;
 use crate::layout::{Block, GUARDED};
 use crate::lock::ContentionThreshold;
+use crate::os;
 
 impl Fallback {
     /// Changes a block's size without copying bytes: in place, or by moving its pages. `None` when
@@ -31,6 +34,7 @@ impl Fallback {
             if !self.unguard(block, means) {
                 return None;
             }
+            self.wipe_behind(block, bytes, means);
             let resized = self.resize_bare(block, align, bytes, means);
             self.guard(resized.unwrap_or(block), means);
             resized
@@ -61,6 +65,33 @@ impl Fallback {
         let lowered = unsafe { means.guards.lower(means.backing, guard) };
         node.set_guarded(!lowered);
         lowered
+    }
+
+    /// With the feature `hardened`, wipes what a block gives up: all pages behind its first `bytes`, all of
+    /// it if these are none. They go back to the system, for to fill them would bring those in that were
+    /// never touched; where the backing refuses, they are filled all the same.
+    ///
+    /// # Safety
+    /// The caller has the block, whose guard is off, and needs no more than those bytes of it.
+    pub(super) unsafe fn wipe_behind(&self, block: Block, bytes: usize, means: &Means<'_>) {
+        if !cfg!(feature = "hardened") {
+            return;
+        }
+        let node = block_in(&self.tier.lock(means.threshold).space, block);
+        let from = match bytes {
+            0 => node.start(),
+            kept => (block.addr() + kept).next_multiple_of(os::page_size()),
+        };
+        let len = node.end().saturating_sub(from);
+        let Some(start) = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(from)) else {
+            return;
+        };
+        // SAFETY: whole pages of the block's range, which the caller does not need.
+        unsafe {
+            if len > 0 && !means.backing.purge(start, len) {
+                start.write_bytes(0, len);
+            }
+        }
     }
 
     /// Bytes of the block in whose guard an address lies. Does not wait long: for a signal handler.
