@@ -85,7 +85,8 @@ int flagstone_free(void *ptr, size_t size, size_t align);
 /* Bytes that the block at `ptr` really holds: all of them may be used, and flagstone_free is still
  * given the size asked for.
  *
- * Ownership: unchanged. `ptr` may be any address; memory that is not the heap's is not read.
+ * Ownership: unchanged. `ptr` may be any address, at any time; memory that is not the heap's is not read.
+ * malloc_usable_size is cheaper, and for blocks in use only.
  * Errors: 0 when `ptr` is NULL or not a block of this heap. */
 size_t flagstone_usable_size(const void *ptr);
 

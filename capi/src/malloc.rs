@@ -186,9 +186,14 @@ pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
 }
 
 /// Bytes that a block really holds; 0 for null and for what is not this heap's.
+///
+/// # Safety
+/// `block` is null, a block in use, or no address of this heap. Of any other address
+/// [`flagstone_usable_size`](crate::flagstone_usable_size) may be asked.
 #[cfg_attr(all(flagstone_exported, not(test)), unsafe(no_mangle))]
-pub extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
-    Heap::global().usable_size(block.cast()).unwrap_or(0)
+pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { untyped::usable_size(block.cast()) }.unwrap_or(0)
 }
 
 /// Gives free memory back to the system, as much as can be reached; `pad` is not used. Returns 1 if
@@ -294,10 +299,10 @@ mod tests {
             free(ptr::null_mut());
             let fresh = realloc(ptr::null_mut(), 40);
             assert!(malloc_usable_size(fresh) >= 40);
+            assert_eq!(malloc_usable_size(ptr::null_mut()), 0);
             free_sized(fresh, 40);
             free_aligned_sized(memalign(40, 9), 64, 9);
         }
-        assert_eq!(malloc_usable_size(ptr::null_mut()), 0);
     }
 
     #[test]

@@ -59,7 +59,8 @@ pub unsafe extern "C" fn flagstone_free(block: *mut c_void, size: usize, align: 
     })
 }
 
-/// Bytes that the block at `block` holds; 0 if this heap did not hand it out. Reads nothing foreign.
+/// Bytes that the block at `block` holds; 0 if it is not this heap's. Any address, at any time: reads
+/// nothing foreign, and nothing that is unmapped meanwhile.
 #[unsafe(no_mangle)]
 pub extern "C" fn flagstone_usable_size(block: *const c_void) -> usize {
     guarded(0, || Heap::global().usable_size(block.cast()).unwrap_or(0))

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use flagstone_server::commands::blocking::answer;
+use flagstone_server::commands::blocking::{answer_none, deliver};
 use flagstone_server::commands::{self, execute};
 use flagstone_server::resp::Protocol;
 use flagstone_server::resp::input::Input;
@@ -63,7 +63,10 @@ impl Server {
                 None if choice & 32 == 0 => session.blocked = Some(blocked),
                 _ => {
                     let popped = blocked.give_up();
-                    answer(session, popped.as_ref());
+                    match popped {
+                        Some(popped) => deliver(&self.shared, session, Ok(popped)),
+                        None => answer_none(session),
+                    }
                     assert!(replies(session) > 0, "an ended wait is answered");
                 }
             }

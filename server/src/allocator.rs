@@ -61,15 +61,15 @@ impl Serving {
     }
 }
 
-/// Bytes that the block at `block`, requested with `requested` bytes, takes from the heap: what the
+/// Bytes that the block around `value`, requested with `requested` bytes, takes from the heap: what the
 /// heap says where Flagstone serves, else an estimate by the usual spacing of size classes. Nothing
 /// for an empty request, which has no block.
-pub fn block_bytes(block: *const u8, requested: usize) -> usize {
+pub fn block_bytes<T: ?Sized>(value: &T, requested: usize) -> usize {
     if requested == 0 {
         return 0;
     }
     if cfg!(feature = "flagstone-alloc")
-        && let Some(usable) = Heap::global().usable_size(block)
+        && let Some(usable) = Heap::global().usable_size_of(value)
     {
         return usable;
     }
@@ -95,11 +95,11 @@ mod tests {
     fn a_block_takes_at_least_what_was_requested() {
         for requested in [1, 7, 16, 17, 100, 1000, 65_536, 1_000_000] {
             let block = vec![0u8; requested];
-            let bytes = block_bytes(block.as_ptr(), requested);
+            let bytes = block_bytes(&*block, requested);
             assert!(bytes >= requested, "{requested}: {bytes}");
             assert!(bytes <= 2 * requested + 64, "{requested}: {bytes}");
         }
-        assert_eq!(block_bytes(std::ptr::null(), 0), 0);
+        assert_eq!(block_bytes(&[0u8; 0], 0), 0);
     }
 
     #[test]

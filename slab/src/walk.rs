@@ -8,6 +8,8 @@
 //! 2. A walker counts itself in, and then looks for the first node. Who has taken a node out asks for
 //!    the count afterwards. A sequentially consistent fence stands between the two steps of each, so
 //!    that either the walker sees the list without the node or the other sees the walker (rule W1).
+//!    So with any other way to a node that is closed before the count is asked for
+//!    ([`inside`](WalkList::inside)).
 //! 3. Nodes that a walker may be at wait. They are asked for again by whoever takes out more, and by the
 //!    walker that leaves last.
 //!
@@ -111,6 +113,23 @@ impl<N: Walked> WalkList<N> {
     /// Calls `each` for every node. Nodes that come or go meanwhile may be among them. Returns true for
     /// the walker that left last: nodes may have waited for it.
     pub fn walk(&self, mut each: impl FnMut(&N)) -> bool {
+        let walk = || {
+            // Acquire, here and below: pairs with the release in `insert`.
+            let mut at = self.first.load(Ordering::Acquire);
+            // SAFETY: rule W1: what we find was in the list after we counted in, so it stays until we
+            // are counted out.
+            while let Some(node) = unsafe { at.as_ref() } {
+                each(node);
+                at = node.links().next.load(Ordering::Acquire);
+            }
+        };
+        self.inside(walk).1
+    }
+
+    /// Calls `look`, which finds nodes by another way than the list, as a walker: no node is given back
+    /// meanwhile that could still be found after the fence here. Returns what it gave, and as
+    /// [`walk`](Self::walk) whether nodes may have waited for it.
+    pub fn inside<R>(&self, look: impl FnOnce() -> R) -> (R, bool) {
         /// Counts the walker out, in a panic as well.
         struct Inside<'a>(&'a AtomicUsize);
         impl Drop for Inside<'_> {
@@ -121,20 +140,14 @@ impl<N: Walked> WalkList<N> {
         }
         self.walkers.fetch_add(1, Ordering::Relaxed);
         let inside = Inside(&self.walkers);
-        // SeqCst: between counting in and the look at the list. If this fence comes before that of
-        // `is_unwalked`, it sees us; if it comes after, we see the list without the node.
+        // SeqCst: between counting in and the look at the list, or at whatever else leads to nodes. If
+        // this fence comes before that of `is_unwalked`, it sees us; if it comes after, we see the list
+        // without the node.
         fence(Ordering::SeqCst);
-        // Acquire, here and below: pairs with the release in `insert`.
-        let mut at = self.first.load(Ordering::Acquire);
-        // SAFETY: rule W1: what we find was in the list after we counted in, so it stays until we are
-        // counted out.
-        while let Some(node) = unsafe { at.as_ref() } {
-            each(node);
-            at = node.links().next.load(Ordering::Acquire);
-        }
+        let found = look();
         std::mem::forget(inside);
         // Release: as in `Inside`.
-        self.walkers.fetch_sub(1, Ordering::Release) == 1
+        (found, self.walkers.fetch_sub(1, Ordering::Release) == 1)
     }
 }
 

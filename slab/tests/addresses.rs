@@ -1,6 +1,9 @@
 //! Any address may be asked about: inside a block, before it, after it, in nobody's memory.
 
+#![allow(clippy::disallowed_types, reason = "loom does not run this file")]
+
 use std::alloc::{GlobalAlloc, Layout};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use flagstone_slab::{Flagstone, Heap};
 
@@ -71,4 +74,61 @@ fn heads_of_segments_and_foreign_memory_hold_no_block() {
     {
         assert_eq!(heap.usable_size(address), None);
     }
+}
+
+/// Addresses are looked up while threads free the memory around them and segments go back to the system: a
+/// head that were read after it was unmapped would end the process.
+// requirement: D5
+#[test]
+fn addresses_may_be_asked_about_while_their_memory_goes() {
+    const ROUNDS: usize = 60;
+    let layout = Layout::from_size_align(100_000, 8).unwrap();
+    let heap = Heap::builder().name("asked").build().unwrap();
+    let asked = AtomicUsize::new(0);
+    let found = AtomicUsize::new(0);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let address = std::ptr::without_provenance(asked.load(Ordering::Relaxed));
+                if let Some(bytes) = heap.usable_size(address) {
+                    assert!(bytes >= 100_000, "{bytes}");
+                    found.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        let mut unmapped = 0;
+        for round in 0..ROUNDS {
+            let blocks: Vec<_> = (0..200).map(|_| heap.alloc(layout)).collect();
+            // Found once while all is in use, and asked about while it goes.
+            let before = found.load(Ordering::Relaxed);
+            asked.store(blocks[150].addr().get() + round, Ordering::Relaxed);
+            while found.load(Ordering::Relaxed) == before {
+                std::thread::yield_now();
+            }
+            for block in blocks {
+                // SAFETY: in use, and freed once.
+                unsafe { heap.dealloc(block, layout) };
+            }
+            unmapped += heap.purge().scavenged.segments_unmapped;
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(unmapped > 0, "no segment went");
+    });
+}
+
+// requirement: D5
+#[test]
+fn of_a_borrowed_value_the_block_is_known() {
+    let heap = Heap::global();
+    let (small, large) = (Box::new([7u8; 100]), vec![7u8; 3 << 20]);
+    assert_eq!(heap.usable_size_of(&*small), heap.usable_size((&raw const *small).cast()));
+    assert_eq!(heap.usable_size_of(&small[99]), heap.usable_size_of(&*small));
+    assert_eq!(heap.usable_size_of(&*large), heap.usable_size(large.as_ptr()));
+    assert!(heap.usable_size_of(&*large).is_some_and(|bytes| bytes >= 3 << 20));
+    let local = 0u8;
+    assert_eq!(heap.usable_size_of(&local), None);
+    assert_eq!(heap.usable_size_of(&large[..0]), None, "no bytes, no place");
+    let other = Heap::builder().name("other").build().unwrap();
+    assert_eq!(other.usable_size_of(&*small), None);
 }

@@ -199,7 +199,9 @@ impl World {
             // Any address may be asked about; what the answer is depends on where memory lies.
             Call::UsableSize { address } => {
                 let address = ptr::without_provenance_mut::<c_void>(address);
-                assert_eq!(c::flagstone_usable_size(address), c::malloc_usable_size(address));
+                let held = c::flagstone_usable_size(address);
+                // SAFETY: no other thread frees anything.
+                assert_eq!(held, unsafe { c::malloc_usable_size(address) });
             }
             Call::Malloc { call, size, other } => malloc(call, size, other),
             Call::Nulls => nulls(),
@@ -419,7 +421,8 @@ fn malloc(call: Family, size: usize, other: usize) {
     if block.is_null() {
         return;
     }
-    let held = c::malloc_usable_size(block);
+    // SAFETY: in use.
+    let held = unsafe { c::malloc_usable_size(block) };
     let asked = match call {
         Family::Calloc => size % 1000 * other,
         Family::Reallocarray => size * other,

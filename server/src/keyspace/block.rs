@@ -70,7 +70,7 @@ impl Block {
     pub fn heap_bytes(&self) -> usize {
         match self {
             Self::Inline(..) => 0,
-            Self::Heap(bytes) => block_bytes(bytes.as_ptr(), bytes.len()),
+            Self::Heap(bytes) => block_bytes(&**bytes, bytes.len()),
         }
     }
 }

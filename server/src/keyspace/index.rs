@@ -92,8 +92,7 @@ impl Table {
     /// Bytes of the heap that the table takes.
     pub(super) fn heap_bytes(&self) -> usize {
         let (tags, cells): (&[Tag], &[AtomicKey]) = (&self.tags, &self.cells);
-        block_bytes(tags.as_ptr().cast(), size_of_val(tags))
-            + block_bytes(cells.as_ptr().cast(), size_of_val(cells))
+        block_bytes(tags, size_of_val(tags)) + block_bytes(cells, size_of_val(cells))
     }
 
     /// The entry of `key`.

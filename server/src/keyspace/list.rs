@@ -184,7 +184,7 @@ impl List {
     /// Bytes that this list does not share with the one that takes its place.
     pub fn own_bytes(&self) -> usize {
         let pieces: &[Piece] = &self.pieces;
-        block_bytes(pieces.as_ptr().cast(), size_of_val(pieces))
+        block_bytes(pieces, size_of_val(pieces))
     }
 
     fn set_bounds(&self, low: u32, high: u32) {
@@ -431,8 +431,8 @@ impl Chunk {
 
     fn place_bytes(&self) -> usize {
         let places: &[OnceLock<Element>] = &self.places;
-        block_bytes(std::ptr::from_ref(self).cast(), size_of::<Self>() + 2 * size_of::<usize>())
-            + block_bytes(places.as_ptr().cast(), size_of_val(places))
+        block_bytes(self, size_of::<Self>() + 2 * size_of::<usize>())
+            + block_bytes(places, size_of_val(places))
     }
 }
 
@@ -494,7 +494,7 @@ impl<'a> Iterator for Elements<'a> {
 impl ExactSizeIterator for Elements<'_> {}
 
 fn element_bytes(element: &[u8]) -> usize {
-    block_bytes(element.as_ptr(), element.len())
+    block_bytes(element, element.len())
 }
 
 #[cfg(test)]

@@ -144,9 +144,8 @@ impl Long {
     }
 
     fn heap_bytes(&self) -> usize {
-        let pieces = self.0.iter().map(|piece| block_bytes(piece.as_ptr(), piece.len()));
-        block_bytes(self.0.as_ptr().cast(), self.0.capacity() * size_of::<Bytes>())
-            + pieces.sum::<usize>()
+        let pieces = self.0.iter().map(|piece| block_bytes(&**piece, piece.len()));
+        block_bytes(&*self.0, self.0.capacity() * size_of::<Bytes>()) + pieces.sum::<usize>()
     }
 }
 
@@ -156,7 +155,7 @@ pub fn appends_in_pieces(len: usize) -> bool {
 }
 
 fn boxed_bytes<T>(boxed: &T) -> usize {
-    block_bytes(std::ptr::from_ref(boxed).cast(), size_of::<T>())
+    block_bytes(boxed, size_of::<T>())
 }
 
 #[cfg(test)]

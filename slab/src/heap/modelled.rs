@@ -79,6 +79,15 @@ impl<B: Backing> SegmentCache<B> {
         self.pool.walk(each, &self.backing, &self.threshold);
     }
 
+    /// Calls `look` with the head of the segment that an address lies in, if it is one of the pool's;
+    /// whether it was.
+    pub fn look_at(&self, address: usize, look: impl FnOnce(usize)) -> bool {
+        let address = std::ptr::without_provenance(address);
+        let look = |segment: &Segment| look(segment.start().addr());
+        let id = HeapId::GLOBAL;
+        self.pool.look_at(address, id, look, &self.backing, &self.threshold).is_some()
+    }
+
     /// Segments that are mapped by the pool's own figures, and bytes in slabs of the pool that are
     /// free with pages and without.
     pub fn figures(&self) -> (u64, u64, u64) {

@@ -188,6 +188,8 @@ impl<B: Backing> Estate<B> {
         // SAFETY: by contract.
         unsafe { self.heap.fallback.end(&self.heap.means()) };
         self.heap.guards.end();
+        // Those that wait for walkers, of which none are left, are in the map no more.
+        self.heap.pool.release_waiting(self.heap.backing, &self.heap.threshold);
         for address in self.holdings.regions().flat_map(|region| region.step_by(SEGMENT_BYTES)) {
             if SegmentMap::kind(address) != Kind::Segment(self.heap.id) {
                 continue;

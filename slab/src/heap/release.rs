@@ -6,10 +6,13 @@
 //! (rule F1). A block on its way counts as in use, so its slab cannot become empty, move to the pool
 //! or lose its segment meanwhile (rule S3).
 
+use std::ptr;
+
 use super::{Heap, freed_twice};
 use crate::bucket::BucketFree;
 use crate::layout::{
-    Block, ChainWord, GUARDED, Kind, OwnerKind, SegmentMap, Slab, SlabPtr, slab_of,
+    Block, ChainWord, GUARDED, Kind, OwnerKind, Segment, SegmentMap, Slab, SlabPtr, slab_of,
+    slice_of,
 };
 use crate::os::{self, fatal};
 use crate::shard::lease::{LeaseWord, Take};
@@ -19,16 +22,56 @@ use crate::sync::weakened;
 impl Heap {
     /// Bytes that the block at `address` really holds, or `None` if it is not in this heap.
     ///
-    /// Reads the segment map first and only what the map says is ours, so any address may be asked
-    /// about while no other thread frees the memory around it; for one inside a free block the
-    /// answer is its block's size all the same, for one inside a fallback block what follows it.
+    /// Any address may be asked about at any time (requirement D5): nothing but the heap's own metadata is
+    /// read, and that stays mapped meanwhile. For an address inside a block the answer is its block's size
+    /// all the same, and so it is for a free block; inside a fallback block it is what follows the
+    /// address. While other threads free the memory around it, the answer is of some moment.
+    ///
+    /// Keeping the metadata mapped costs two atomic additions on a word of the heap.
+    /// [`usable_size_of`](Self::usable_size_of) needs none of that.
     pub fn usable_size(&self, address: *const u8) -> Option<usize> {
-        let block = address.cast_mut();
+        if SegmentMap::kind(address.addr()) == Kind::Large(self.id) {
+            return self.fallback.usable_size(address.addr(), &self.threshold);
+        }
+        let block_bytes = |segment: &Segment| {
+            let first = segment.table.first[slice_of(address.addr())].get() as usize;
+            let class = segment.table.class(first);
+            (first != 0).then(|| self.table.info(class).block_bytes as usize)
+        };
+        self.pool.look_at(address, self.id, block_bytes, self.backing, &self.threshold).flatten()
+    }
+
+    /// Bytes that the block around a value really holds, or `None` if it is not in this heap.
+    ///
+    /// As [`usable_size`](Self::usable_size) at a few loads' cost: the borrow keeps the block in use. Of a
+    /// value of no bytes nothing is known, for it has no place in memory.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static ALLOCATOR: flagstone_slab::Flagstone = flagstone_slab::Flagstone::new();
+    /// let heap = flagstone_slab::Heap::global();
+    /// assert_eq!(heap.usable_size_of(&*Box::new([0u8; 33])), Some(40));
+    /// assert_eq!(heap.usable_size_of("a constant"), None);
+    /// assert_eq!(heap.usable_size_of(&()), None);
+    /// ```
+    pub fn usable_size_of<T: ?Sized>(&self, value: &T) -> Option<usize> {
+        if size_of_val(value) == 0 {
+            return None;
+        }
+        // SAFETY: a value of some bytes that is borrowed lies in a block in use, if it lies in the heap.
+        unsafe { self.usable_size_in_use(ptr::from_ref(value).cast()) }
+    }
+
+    /// Bytes that a block really holds, or `None` if it is not in this heap.
+    ///
+    /// # Safety
+    /// If the address lies in this heap, it lies in a block in use, which nobody frees meanwhile.
+    pub(crate) unsafe fn usable_size_in_use(&self, address: *const u8) -> Option<usize> {
         match SegmentMap::kind(address.addr()) {
             Kind::Segment(id) if id == self.id => {
-                // SAFETY: the map says that the head may be read (rule M1).
+                // SAFETY: by contract. What is in no slab after all has the head's word, of nobody.
                 unsafe {
-                    let slab = slab_of(block);
+                    let slab = slab_of(address.cast_mut());
                     let in_use = owner_word(slab).get().kind() != OwnerKind::None;
                     in_use.then(|| slab.block_bytes.get() as usize)
                 }
@@ -42,12 +85,16 @@ impl Heap {
 
     /// Bytes that a block in use counts for in the statistics, or `None` if it is not in this heap: its
     /// class's block size, or what was requested of the fallback.
-    pub(crate) fn accounted_size(&self, block: *const u8) -> Option<usize> {
+    ///
+    /// # Safety
+    /// As [`usable_size_in_use`](Self::usable_size_in_use).
+    pub(crate) unsafe fn accounted_size(&self, block: *const u8) -> Option<usize> {
         match SegmentMap::kind(block.addr()) {
             Kind::Large(id) if id == self.id => {
                 self.fallback.requested_size(block.addr(), &self.threshold)
             }
-            _ => self.usable_size(block),
+            // SAFETY: by contract.
+            _ => unsafe { self.usable_size_in_use(block) },
         }
     }
 

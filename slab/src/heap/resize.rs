@@ -37,7 +37,8 @@ impl Heap {
         if !fallback
             && new_class.is_some()
             && aligned
-            && let Some(bytes) = self.usable_size(block)
+            // SAFETY: by contract.
+            && let Some(bytes) = unsafe { self.usable_size_in_use(block) }
         {
             // Shrinking by less than half stays: the copy would cost more than the rest is worth.
             if new.size() <= bytes && new.size() >= bytes / 2 {

@@ -78,7 +78,8 @@ impl Heap {
     /// find it, and those who found it hold a guard of the heap's domain.
     #[inline]
     pub unsafe fn retire(&self, block: NonNull<u8>, by: &impl AsRef<Participant>) {
-        let (participant, bytes) = self.about_to_retire(block, by.as_ref());
+        // SAFETY: by contract.
+        let (participant, bytes) = unsafe { self.about_to_retire(block, by.as_ref()) };
         self.count_retired(bytes);
         // SAFETY: the caller's promise; a block stays in place until it is freed, from any thread.
         unsafe { participant.retire_unlinked(block, bytes, self.retire_context(), reclaim) };
@@ -100,7 +101,8 @@ impl Heap {
         block: NonNull<u8>,
         by: &impl AsRef<Participant>,
     ) -> Result<(), RetireError<NonNull<u8>>> {
-        let (participant, bytes) = self.about_to_retire(block, by.as_ref());
+        // SAFETY: by contract.
+        let (participant, bytes) = unsafe { self.about_to_retire(block, by.as_ref()) };
         self.count_retired(bytes);
         let context = self.retire_context();
         // SAFETY: as in `retire`.
@@ -127,7 +129,8 @@ impl Heap {
     #[cold]
     #[inline(never)]
     pub unsafe fn retire_here(&self, block: NonNull<u8>) {
-        let bytes = self.retired_size(block);
+        // SAFETY: by contract.
+        let bytes = unsafe { self.retired_size(block) };
         self.count_retired(bytes);
         let context = self.retire_context();
         // SAFETY: by contract; a block stays in place until it is freed, from any thread.
@@ -139,21 +142,29 @@ impl Heap {
         }
     }
 
+    /// # Safety
+    /// As [`retired_size`](Self::retired_size).
     #[inline]
-    fn about_to_retire<'p>(
+    unsafe fn about_to_retire<'p>(
         &self,
         block: NonNull<u8>,
         participant: &'p Participant,
     ) -> (&'p Participant, usize) {
         let ours = self.domain_if_any().is_some_and(|domain| participant.is_in(domain));
         assert!(ours, "a block is retired by a participant of another domain than its heap's");
-        (participant, self.retired_size(block))
+        // SAFETY: by contract.
+        (participant, unsafe { self.retired_size(block) })
     }
 
     /// What a block counts for while it is retired: what it counts for while it is in use.
+    ///
+    /// # Safety
+    /// The block is in use, or retired and not yet freed, if it is this heap's.
     #[inline]
-    fn retired_size(&self, block: NonNull<u8>) -> usize {
-        self.accounted_size(block.as_ptr()).unwrap_or_else(|| {
+    unsafe fn retired_size(&self, block: NonNull<u8>) -> usize {
+        // SAFETY: by contract.
+        let bytes = unsafe { self.accounted_size(block.as_ptr()) };
+        bytes.unwrap_or_else(|| {
             fatal(format_args!("retire of {block:p}, which is not in heap {}", self.name()))
         })
     }
@@ -201,7 +212,8 @@ impl Heap {
     /// # Safety
     /// As [`reclaim`]; the block is of this heap.
     unsafe fn free_retired(&self, block: NonNull<u8>) {
-        self.count_reclaimed(self.retired_size(block));
+        // SAFETY: by contract; it is freed below.
+        self.count_reclaimed(unsafe { self.retired_size(block) });
         // SAFETY: the block was given up when it was retired, and no reader is left.
         unsafe { self.free_any(block.as_ptr()) };
     }

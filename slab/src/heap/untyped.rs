@@ -95,6 +95,17 @@ unsafe fn free_beyond(shard: &'static Shard, block: Block, freed: Freed) {
     });
 }
 
+/// Bytes that a block really holds, or `None` if no block of the global heap lies there.
+///
+/// # Safety
+/// If `block` lies in the global heap, it is a block in use, which nobody frees meanwhile. Of any address
+/// [`Heap::usable_size`] may be asked.
+#[inline]
+pub unsafe fn usable_size(block: *const u8) -> Option<usize> {
+    // SAFETY: by contract.
+    unsafe { Heap::global().usable_size_in_use(block) }
+}
+
 /// Changes a block's size to at least `bytes`, in place or by moving it; the contents stay up to the
 /// smaller size. Null when there is no memory: the block is then as before. The result is aligned
 /// to [`MALLOC_ALIGN`], whatever the block's alignment was.
@@ -103,7 +114,8 @@ unsafe fn free_beyond(shard: &'static Shard, block: Block, freed: Freed) {
 /// `block` is a block in use of the global heap, given up if the result is not null.
 pub unsafe fn resize(block: *mut u8, bytes: usize) -> *mut u8 {
     let Some(layout) = layout(bytes) else { return ptr::null_mut() };
-    let Some(held) = Heap::global().usable_size(block) else {
+    // SAFETY: by contract.
+    let Some(held) = (unsafe { usable_size(block) }) else {
         fatal(format_args!("realloc of {block:p}, which no Flagstone heap handed out"))
     };
     let new = layout.size();

@@ -3,7 +3,8 @@
 //! Owns the list of segments and those that were taken out of it while a walker was inside. Protocol:
 //! [`walk`](crate::walk) says when a segment may be unmapped; one that may not be yet waits in a list
 //! under the pool's lock until the next decay pass or the end of the walk. It is nobody's then but for
-//! walkers: in no figure, in no mask, and its map entry still names the heap.
+//! walkers: in no figure, in no mask, and its map entry is cleared, so that who comes by an address
+//! ([`Pool::look_at`]) does not find it any more.
 
 use std::ptr::{self, NonNull};
 
@@ -11,7 +12,7 @@ use super::Heap;
 use super::guard::forget_head;
 use super::pool::Pool;
 use crate::layout::{
-    ALL_FREE, Kind, MAX_CLASSES, Owner, SEGMENT_BYTES, SLICES, Segment, SegmentMap, Slab,
+    ALL_FREE, HeapId, Kind, MAX_CLASSES, Owner, SEGMENT_BYTES, SLICES, Segment, SegmentMap, Slab,
 };
 use crate::lock::ContentionThreshold;
 use crate::os::poison;
@@ -56,6 +57,10 @@ impl Pool {
         backing: &dyn Backing,
         threshold: &ContentionThreshold,
     ) {
+        if !weakened("unmapped_but_in_the_map") {
+            // Before the count is asked for: see `look_at`.
+            SegmentMap::set(segment.start().addr(), Kind::Foreign);
+        }
         if self.all.list.is_unwalked() {
             return unmap(segment, backing);
         }
@@ -102,6 +107,37 @@ impl Pool {
         threshold: &ContentionThreshold,
     ) {
         let last = self.all.list.walk(each);
+        self.left(last, backing, threshold);
+    }
+
+    /// Shows the segment of heap `id` that an address lies in, if it does, while segments come and go; then
+    /// gives those back that waited for it. The address may be any: only a segment's head is read.
+    pub(crate) fn look_at<R>(
+        &self,
+        address: *const u8,
+        id: HeapId,
+        look: impl FnOnce(&Segment) -> R,
+        backing: &dyn Backing,
+        threshold: &ContentionThreshold,
+    ) -> Option<R> {
+        let is_ours = || SegmentMap::kind(address.addr()) == Kind::Segment(id);
+        if !is_ours() {
+            return None;
+        }
+        // Asked again as a walker: who gives a segment back clears its entry before it looks for
+        // walkers, so if we find the entry still there it finds us.
+        let look = || {
+            // SAFETY: rules M1 and W1: an entry that a walker sees leads to a head that stays mapped
+            // until the walker has left.
+            is_ours().then(|| look(unsafe { &*Segment::base_of(address.cast_mut()) }))
+        };
+        let (found, last) = self.all.list.inside(look);
+        self.left(last, backing, threshold);
+        found
+    }
+
+    /// A walker has left, as the last one or not.
+    fn left(&self, last: bool, backing: &dyn Backing, threshold: &ContentionThreshold) {
         if !weakened("walk_end_fence") {
             // SeqCst: between counting out and the look at what waits; its other side stands in
             // `is_unwalked`, between letting a segment wait and the look at the count.
@@ -172,9 +208,11 @@ fn use_of(used: u32, all: u32) -> usize {
     }
 }
 
-/// Gives a segment's address space back.
+/// Gives the address space of a segment back that is in the map no more.
 fn unmap(segment: &Segment, backing: &dyn Backing) {
-    SegmentMap::set(segment.start().addr(), Kind::Foreign);
+    if weakened("unmapped_but_in_the_map") {
+        SegmentMap::set(segment.start().addr(), Kind::Foreign);
+    }
     forget_head(segment);
     if let Some(base) = NonNull::new(segment.start()) {
         poison::open(segment.start(), SEGMENT_BYTES);

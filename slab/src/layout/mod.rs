@@ -59,7 +59,8 @@ pub(crate) use self::{
     owner::{Owner, OwnerCell, OwnerKind},
     seat::{open_block, slab_of},
     segment::{
-        ALL_FREE, Links, SEGMENT_BYTES, SLICE_BYTES, SLICES, Segment, longest_run, run_in, run_mask,
+        ALL_FREE, Links, SEGMENT_BYTES, SLICE_BYTES, SLICES, Segment, longest_run, run_in,
+        run_mask, slice_of,
     },
     slab::{EMPTY_SLAB, SlabPtr},
     table::DEFAULT_TABLE,
