@@ -103,7 +103,7 @@ impl Heap {
             if shard.extend_ready(class, &self.purged_in_slabs) {
                 return shard.alloc_fast(class);
             }
-            shard.refills[class].add(1);
+            shard.refills[class].count(1);
             self.note_in_use(class, Some(shard));
             let now = os::coarse_millis();
             if shard.outbox.is_old(now) {

@@ -321,12 +321,12 @@ impl Heap {
                 let ours = owner_word(slab).get() == shard.owner();
                 if ours || weakened("drain_not_asked") {
                     let count = u64::from(chain.count);
-                    shard.counters.drained_blocks.add(count);
-                    shard.counters.drained_batches.add(1);
-                    shard.remote_frees[slab.class.get() as usize].add(count);
+                    shard.counters.drained_blocks.count(count);
+                    shard.counters.drained_batches.count(1);
+                    shard.remote_frees[slab.class.get() as usize].count(count);
                     self.take_back(shard, &chain);
                 } else {
-                    shard.counters.forwarded_batches.add(1);
+                    shard.counters.forwarded_batches.count(1);
                     if let Some(owner) = self.route(Some(shard), chain) {
                         passed_on(owner);
                     }

@@ -120,8 +120,8 @@ impl Heap {
         if let OwnerKind::Shard(address) = owner.kind()
             && owner != shard.owner()
         {
-            shard.counters.posted_blocks.add(u64::from(chain.count));
-            shard.counters.posted_batches.add(1);
+            shard.counters.posted_blocks.count(u64::from(chain.count));
+            shard.counters.posted_batches.count(1);
             let to: *const Shard = std::ptr::with_exposed_provenance(address);
             // SAFETY: by contract.
             unsafe {
@@ -193,8 +193,8 @@ impl Heap {
     /// # Safety
     /// The caller has the shard and owns the chain.
     pub(super) unsafe fn post_chain(&self, shard: &Shard, chain: Chain) {
-        shard.counters.posted_blocks.add(u64::from(chain.count));
-        shard.counters.posted_batches.add(1);
+        shard.counters.posted_blocks.count(u64::from(chain.count));
+        shard.counters.posted_batches.count(1);
         // SAFETY: by contract.
         if let Some(owner) = unsafe { self.route(Some(shard), chain) } {
             self.visit_sleeper(owner);
