@@ -62,6 +62,10 @@
 //!
 //! The fields, who may touch them, and the numbered rules that the safety comments cite are in
 //! `docs/invariants/epoch.md`.
+#![cfg_attr(
+    flagstone_loom,
+    allow(clippy::new_without_default, reason = "inner types are public for the models alone")
+)]
 
 mod barrier;
 mod batch;

@@ -25,6 +25,11 @@
 //! in `loom_tests/`; see `sync`. Under `--cfg flagstone_asan`, which goes with
 //! `-Zsanitizer=address`, free memory is poisoned.
 #![cfg_attr(flagstone_asan, feature(sanitize))]
+#![cfg_attr(
+    flagstone_loom,
+    allow(clippy::new_without_default, reason = "inner types are public for the models alone"),
+    allow(clippy::absurd_extreme_comparisons, reason = "limits are as small as models need them")
+)]
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(
     not(feature = "std"),
