@@ -103,14 +103,21 @@ fn index() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A time to live of seconds, long enough not to run out, or one that is refused or deletes.
+/// A time to live, long enough not to run out even if it is one of milliseconds, or one that is refused
+/// or deletes.
 fn seconds() -> impl Strategy<Value = String> {
     prop_oneof![
-        4 => Just("1500".to_owned()),
-        1 => Just("3000".to_owned()),
+        4 => Just("150000".to_owned()),
+        1 => Just("300000".to_owned()),
         1 => prop::sample::select(vec!["0", "-1", "x", "9223372036854775807", "-9223372036854775808"])
             .prop_map(str::to_owned),
     ]
+}
+
+/// A time to be compared with another one: no two are so close that it matters how many milliseconds a
+/// server let pass between them.
+fn far_apart() -> impl Strategy<Value = String> {
+    (0u64..1_000_000).prop_map(|n| (1_000_000 + n * 10_000).to_string())
 }
 
 fn words(list: &[&str]) -> Vec<String> {
@@ -161,9 +168,10 @@ fn command() -> impl Strategy<Value = Vec<String>> {
             }),
         1 => (prop::sample::select(vec!["SETEX", "PSETEX"]), key(), seconds(), value())
             .prop_map(|(c, k, s, v)| words(&[c, &k, &s, &v])),
-        2 => (expire, key(), seconds(), prop::collection::vec(condition, 0..3))
-            .prop_map(|(c, k, s, conditions)| {
-                let mut all = words(&[c, &k, &s]);
+        2 => (expire, key(), seconds(), far_apart(), prop::collection::vec(condition, 0..3))
+            .prop_map(|(c, k, s, apart, conditions)| {
+                let compared = conditions.iter().any(|c| ["GT", "LT"].contains(c));
+                let mut all = words(&[c, &k, if compared { &apart } else { &s }]);
                 all.extend(words(&conditions));
                 all
             }),
