@@ -174,9 +174,10 @@ impl Segments {
             let whole = segment.bin.get() as usize == WHOLE;
             let too_many = whole && self.whole > SPARE_SEGMENTS;
             let too_many = too_many || weakened("pool_unmaps_in_use");
-            if too_many && expired == dirty {
-                let populated = u64::from(dirty.count_ones());
-                pass.slices = pass.slices.saturating_sub(populated);
+            let populated = u64::from(dirty.count_ones());
+            // Else its slices go as far as the pass may, and the rest of it with a later one.
+            if too_many && expired == dirty && populated <= pass.slices {
+                pass.slices -= populated;
                 if !weakened("pool_unmaps_listed") {
                     self.remove(segment);
                 }
