@@ -31,7 +31,8 @@ const SHARED_MAX: usize = SLICE_BYTES;
 const BLOCKS_MIN: usize = 8;
 /// and as many as this, if that makes it no larger than [`ROOMY_BYTES`]: a thread that runs out of
 /// blocks each few calls spends its time in slow paths.
-const BLOCKS_WANTED: usize = 32;
+/// Models fill whole slabs.
+const BLOCKS_WANTED: usize = if cfg!(flagstone_loom) { BLOCKS_MIN } else { 32 };
 const ROOMY_BYTES: usize = 512 * 1024;
 
 const _: () = {
