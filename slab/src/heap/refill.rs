@@ -24,7 +24,7 @@ impl Heap {
     #[inline(never)]
     pub(crate) fn alloc_slow(&self, class: usize) -> Block {
         // SAFETY: the thread's shard or the sentinel, whose ready list was found empty.
-        let block = unsafe { self.thread_shard().take_large(class) };
+        let block = unsafe { self.thread_shard().take_freed(class) };
         if !block.is_null() {
             return block;
         }

@@ -147,6 +147,11 @@ impl Slab {
         self.is_block(rest.first()) && behind().len() + 1 == rest.len()
     }
 
+    /// Whether chains came back that are not linked yet. The owner only.
+    pub(crate) fn has_unlinked(&self) -> bool {
+        self.unlinked.get() != 0
+    }
+
     /// Takes the whole free list of a slab without chains. The blocks are out from now on.
     pub(crate) fn take_free(&self) -> List {
         let list = self.free();

@@ -82,21 +82,29 @@ impl Shard {
         true
     }
 
-    /// Takes the block of the class's current slab that was freed last, if its class is one of large
-    /// blocks; else null.
+    /// Takes the block of the class's current slab that was freed last, and makes ready the others on
+    /// its free list; null if there are none, or if others freed some: the long way links these first.
     ///
     /// # Safety
     /// The caller has the shard or the sentinel, and the class's ready list is empty.
-    pub(crate) unsafe fn take_large(&self, class: usize) -> Block {
+    pub(crate) unsafe fn take_freed(&self, class: usize) -> Block {
         // SAFETY: as in `next_current`; the stand-in has no block.
         unsafe {
             let current = &*self.current[class].get();
-            if current.free().is_empty() || !reuses_last_freed(current) {
+            let block = current.free().first();
+            if block.is_null() || current.has_unlinked() {
                 return ptr::null_mut();
             }
             self.count_frees(class, current);
-            let block = current.take_last_freed(self.key);
-            self.taken[class].add_after(1);
+            // As in `extend_ready`.
+            if reuses_last_freed(current) {
+                current.take_last_freed(self.key);
+                self.taken[class].add_after(1);
+            } else {
+                let list = current.take_free();
+                self.taken[class].add_after(u64::from(list.len()));
+                self.ready[class].set(self.key.rest(block).word());
+            }
             open_block(block);
             wipe_link(block);
             block
