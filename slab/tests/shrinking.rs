@@ -2,7 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 
-use flagstone_slab::{Flagstone, Heap};
+use flagstone_slab::{ClassTable, Flagstone, Heap};
 
 #[global_allocator]
 static ALLOCATOR: Flagstone = Flagstone::new();
@@ -40,5 +40,31 @@ fn growing_into_what_the_block_holds_stays_in_place() {
         assert_eq!(ALLOCATOR.realloc(block, large, 600), block);
         assert_eq!(ALLOCATOR.realloc(block, small, 1_000), block);
         ALLOCATOR.dealloc(block, large);
+    }
+}
+
+/// A stricter alignment has a larger class. A block that lies well by chance is not of that class, and
+/// what it is asked for next has no room in it.
+#[test]
+fn stricter_alignment_for_a_while_leaves_no_block_too_small() {
+    let layout = |bytes, align| Layout::from_size_align(bytes, align).unwrap();
+    // requirement: D3
+    let instance = Heap::builder().class_table(ClassTable::new(&[392, 2912]).unwrap());
+    let instance = instance.build().unwrap();
+    let cases: [(&Heap, _, _, _); 2] = [
+        (Heap::global(), layout(100, 8), layout(100, 4096), layout(4_000, 8)),
+        (&instance, layout(182, 4), layout(261, 16), layout(2_715, 1)),
+    ];
+    for (heap, first, strict, large) in cases {
+        // All of a slab's blocks and more: some lie at a multiple of the strict alignment.
+        for _ in 0..1_000 {
+            let block = heap.alloc(first);
+            // SAFETY: resized with the layout it has each time.
+            let block = unsafe { heap.realloc(block, first, strict) };
+            assert!(block.addr().get().is_multiple_of(strict.align()));
+            // SAFETY: as above.
+            let block = unsafe { heap.realloc(block, strict, large) };
+            assert!(heap.usable_size(block.as_ptr()).unwrap() >= large.size());
+        }
     }
 }

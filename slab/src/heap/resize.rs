@@ -2,7 +2,8 @@
 //!
 //! Owns the choice. What a block really is, is asked of the segment map and not concluded from its
 //! layout: a block may hold more than its layout's class after a shrink that stayed, or be aligned
-//! more strictly than its layout says by now.
+//! more strictly than its layout says by now. But it never holds less than its layout's class: who finds
+//! that old and new layout have one class leaves the block where it is and looks no further.
 
 use std::alloc::Layout;
 use std::ptr::{self, NonNull};
@@ -35,13 +36,16 @@ impl Heap {
             }
         }
         if !fallback
-            && new_class.is_some()
+            && let Some(class) = new_class
             && aligned
             // SAFETY: by contract.
             && let Some(bytes) = unsafe { self.usable_size_in_use(block) }
         {
-            // Shrinking by less than half stays: the copy would cost more than the rest is worth.
-            if new.size() <= bytes && new.size() >= bytes / 2 {
+            // Shrinking by less than half stays: the copy would cost more than the rest is worth. A block
+            // that is large enough and happens to lie well may yet be of a smaller class than an alignment
+            // demands.
+            let holds = self.table.info(class).block_bytes as usize <= bytes;
+            if holds && new.size() >= bytes / 2 {
                 return block;
             }
         }
