@@ -6,7 +6,7 @@
 //! needs none of them: its first allocation leases a shard and its end gives it back. A runtime calls
 //! them so that sleeping workers hold no memory hostage.
 
-use crate::heap::{Heap, leases, local, members};
+use crate::heap::{leases, local, members};
 
 /// What asking for a shard gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +54,11 @@ pub fn give_back() {
     local::give_back();
 }
 
-/// Posts what the thread has gathered for other owners and takes back what others posted to it.
+/// Posts what the thread has gathered for other owners and takes back what others posted to it. A thread
+/// that has [parked](park) stays so; if the scavenger is at its shard just now, that one takes back.
 pub fn flush() {
     leases::flush();
-    let shard = local::shard();
-    if !shard.is_sentinel() {
-        Heap::global().settle(shard);
-    }
+    local::flush();
 }
 
 /// The number of the shard that the thread has right now, if any.

@@ -231,6 +231,33 @@ fn parked_threads_shards_are_visited_and_taken_back() {
 }
 
 #[test]
+fn a_parked_thread_takes_back_what_was_posted_when_it_flushes_or_gives_back() {
+    use flagstone_slab::thread::{flush, give_back, park};
+    let heap = traced(Heap::builder());
+    let (instance, global): (&Heap, &Heap) = (&heap, Heap::global());
+    for (heap, bring_home) in
+        [instance, global].into_iter().flat_map(|heap| [(heap, flush as fn()), (heap, give_back)])
+    {
+        let block = Sent(heap.try_alloc(layout(7_000)).unwrap());
+        park();
+        let in_use =
+            || heap.snapshot().classes.iter().find(|c| c.block_bytes >= 7_000).unwrap().in_use;
+        assert_eq!(in_use(), 1);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                // SAFETY: allocated above, freed once.
+                unsafe { heap.dealloc({ block }.0, layout(7_000)) };
+                give_back();
+            });
+        });
+        bring_home();
+        assert_eq!(in_use(), 0);
+        assert_eq!(heap.snapshot().shards_in(ShardState::Leased), 0, "it stays away");
+        give_back();
+    }
+}
+
+#[test]
 fn blocks_go_home_from_any_thread() {
     let heap = traced(Heap::builder());
     let sizes = [16usize, 200, 5000, 100_000, 2 << 20];

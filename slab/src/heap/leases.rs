@@ -131,12 +131,15 @@ pub(crate) fn park() {
     });
 }
 
-/// Posts what the shards of instances have gathered and takes back what was posted to them.
+/// Posts what the shards of instances have gathered and takes back what was posted to them, parked or not.
 pub(crate) fn flush() {
     visit_entries(|entry, heap| {
+        // SAFETY: the heap is visited.
+        let shard = unsafe { entry.shard() };
         if entry.generation.get() & PARKED == 0 {
-            // SAFETY: the heap is visited.
-            heap.settle(unsafe { entry.shard() });
+            heap.settle(shard);
+        } else {
+            heap.settle_parked(shard);
         }
     });
 }
@@ -146,7 +149,7 @@ pub(crate) fn give_back() {
     visit_entries(|entry, heap| {
         // SAFETY: the heap is visited.
         let shard = unsafe { entry.shard() };
-        if entry.generation.replace(0) & PARKED == 0 {
+        if entry.generation.replace(0) & PARKED == 0 || shard.lease.try_unpark() == Unpark::Taken {
             heap.settle(shard);
             // SAFETY: the thread has the lease until the end of this function.
             unsafe { heap.return_empty_slabs(shard, os::coarse_millis()) };

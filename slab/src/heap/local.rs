@@ -210,22 +210,31 @@ pub(crate) fn park() {
     })
 }
 
+/// Posts what the shard has gathered and takes back what was posted to it, leased or parked. See
+/// [`crate::thread::flush`].
+pub(crate) fn flush() {
+    match leased() {
+        (Some(shard), _) => Heap::global().settle(shard),
+        (None, Some(home)) => Heap::global().settle_parked(home),
+        (None, None) => {}
+    }
+}
+
 /// Gives the shard back, leased or parked. See [`crate::thread::give_back`].
 pub(crate) fn give_back() {
     LOCAL.with(|local| {
-        let shard = shard();
-        if !shard.is_sentinel() {
-            let heap = Heap::global();
-            heap.settle(shard);
-            // SAFETY: the thread has the lease until the end of this function.
-            unsafe { heap.return_empty_slabs(shard, os::coarse_millis()) };
-            local.shard.set(Shard::sentinel());
-            shard.resting_since.set(os::coarse_millis());
-        }
         // SAFETY: as in `shard`.
-        if let Some(home) = unsafe { local.home.replace(ptr::null()).as_ref() } {
-            home.lease.give_back();
+        let Some(home) = (unsafe { local.home.get().as_ref() }) else { return };
+        if !shard().is_sentinel() || home.lease.try_unpark() == Unpark::Taken {
+            let heap = Heap::global();
+            heap.settle(home);
+            // SAFETY: the thread has the lease until the end of this function.
+            unsafe { heap.return_empty_slabs(home, os::coarse_millis()) };
+            home.resting_since.set(os::coarse_millis());
         }
+        local.shard.set(Shard::sentinel());
+        local.home.set(ptr::null());
+        home.lease.give_back();
     })
 }
 

@@ -15,7 +15,7 @@ use crate::layout::{
     slice_of,
 };
 use crate::os::{self, fatal};
-use crate::shard::lease::{LeaseWord, Take};
+use crate::shard::lease::{LeaseWord, Take, Unpark};
 use crate::shard::{Chain, Freed, Shard, owner_word};
 use crate::sync::weakened;
 
@@ -34,7 +34,7 @@ impl Heap {
             return self.fallback.usable_size(address.addr(), &self.threshold);
         }
         let block_bytes = |segment: &Segment| {
-            let first = segment.table.first[slice_of(address.addr())].get() as usize;
+            let first = segment.table.first[slice_of(address.addr())].glance() as usize;
             let class = segment.table.class(first);
             (first != 0).then(|| self.table.info(class).block_bytes as usize)
         };
@@ -343,6 +343,16 @@ impl Heap {
         unsafe {
             self.post_outbox(shard);
             self.drain(shard);
+        }
+    }
+
+    /// The same for a shard that the calling thread has parked, and which stays parked. Whoever has
+    /// claimed it just now drains it as well.
+    #[cold]
+    pub(crate) fn settle_parked(&self, shard: &Shard) {
+        if shard.lease.try_unpark() == Unpark::Taken {
+            self.settle(shard);
+            shard.lease.park();
         }
     }
 
