@@ -102,6 +102,17 @@ impl Byte {
     pub(crate) fn set(&self, value: u8) {
         self.0.store(value, Ordering::Relaxed);
     }
+
+    /// Any thread. Acquire pairs with [`publish`](Self::publish): who sees the value sees what was set before
+    /// it, or something newer; who does not may see either.
+    pub(crate) fn glance(&self) -> u8 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// The writer only: shows what it set before.
+    pub(crate) fn publish(&self, value: u8) {
+        self.0.store(value, Ordering::Release);
+    }
 }
 
 /// Where the machine has no atomics of 64 bits there are no shards and nobody glances: a lock has the

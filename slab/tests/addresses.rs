@@ -4,6 +4,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use flagstone_slab::{Flagstone, Heap};
 
@@ -88,7 +89,7 @@ fn addresses_may_be_asked_about_while_their_memory_goes() {
     let found = AtomicUsize::new(0);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let asker = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 let address = std::ptr::without_provenance(asked.load(Ordering::Relaxed));
                 if let Some(bytes) = heap.usable_size(address) {
@@ -103,7 +104,12 @@ fn addresses_may_be_asked_about_while_their_memory_goes() {
             // Found once while all is in use, and asked about while it goes.
             let before = found.load(Ordering::Relaxed);
             asked.store(blocks[150].addr().get() + round, Ordering::Relaxed);
-            while found.load(Ordering::Relaxed) == before {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while found.load(Ordering::Relaxed) == before && !asker.is_finished() {
+                if Instant::now() > deadline {
+                    done.store(true, Ordering::Relaxed);
+                    panic!("a block in use is not found");
+                }
                 std::thread::yield_now();
             }
             for block in blocks {

@@ -164,7 +164,7 @@ impl Pool {
             seen.used_slices += u64::from(used);
             seen.populated_free_slices += u64::from(segment.dirty.get().count_ones());
             for slice in 1..SLICES {
-                if segment.table.first[slice].get() as usize == slice {
+                if segment.table.first[slice].glance() as usize == slice {
                     let class = segment.table.class(slice);
                     each_slab(class, segment.owners[slice].get(), &segment.slabs[slice]);
                 }

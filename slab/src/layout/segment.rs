@@ -94,10 +94,11 @@ impl SliceTable {
 
     /// Notes a slab of `slices` from `first` on. The pool, before the slab is handed out.
     pub(crate) fn hand_out(&self, first: usize, slices: usize, class: usize) {
-        for slice in first..first + slices {
-            self.first[slice].set(first as u8);
-        }
+        // First: who only glances finds the class of the slab that it found, or of a later one there.
         self.class[first].set(class as u8);
+        for slice in first..first + slices {
+            self.first[slice].publish(first as u8);
+        }
     }
 
     /// Notes that slices belong to no slab. The pool.
