@@ -2,6 +2,8 @@
 //! two overlap, each is aligned, keeps its contents, starts as zeros when asked for; the books are
 //! exact, and the end gives everything back.
 
+mod common;
+
 use std::alloc::Layout;
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
@@ -210,7 +212,7 @@ impl Model<'_> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 48 }))]
+    #![proptest_config(common::cases(if cfg!(miri) { 4 } else { 48 }))]
 
     // requirement: D2, D3, D5
     #[test]

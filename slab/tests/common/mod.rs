@@ -11,6 +11,15 @@ use std::time::{Duration, Instant};
 
 use flagstone_slab::port::{OsPages, Tracing};
 use flagstone_slab::{Heap, HeapBuilder, OwnedHeap};
+use proptest::test_runner::Config as ProptestConfig;
+
+/// So many cases of a property, or as many as `PROPTEST_CASES` says: more of them at night.
+pub fn cases(by_day: u32) -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(by_day),
+    }
+}
 
 /// A heap on a traced backing (requirement G8). When it is dropped, no block may be out, and then the
 /// backing must have everything back, to the byte.
