@@ -1,8 +1,8 @@
 //! Where a shard's free slots come from when its magazine is empty.
 //!
-//! In this order: its own bucket; another bucket that has plenty; the rest of a fresh page; a new page;
-//! any slot anywhere, after a look at what has expired. Locks are taken one at a time, and no user code
-//! runs under one.
+//! In this order: its own bucket; another bucket that has plenty; the rest of a fresh page; both buckets
+//! again, once no trim has their slots; a new page; any slot anywhere, after a look at what has expired.
+//! Locks are taken one at a time, and no user code runs under one.
 
 use std::ptr::NonNull;
 
@@ -101,19 +101,12 @@ impl<T, M: Mode<T>> Core<T, M> {
 
     /// Loads the empty magazine of a shard whose bucket is `home`.
     fn refill(&self, shard: &Shard<T, M>, home: usize) -> Result<(), NoSlot> {
-        let own = &*self.buckets[home];
-        if self.take_chunk(shard, own) {
+        if self.take_near(shard, home) {
             return Ok(());
-        }
-        // The first of the others is the next one, so that not all look into the same.
-        let others = (1..self.buckets.len()).map(|step| (home + step) % self.buckets.len());
-        for other in others.map(|at| &*self.buckets[at]) {
-            if other.free() >= Self::PLENTY && self.take_chunk(shard, other) {
-                return Ok(());
-            }
         }
         // Again only if other threads have used up the page that was added: one of them got on.
         loop {
+            let own = &*self.buckets[home];
             let fresh = own.take_fresh(shard.magazine(), self.refill, |wanted| self.grant(wanted));
             if shard.magazine().len() > 0 {
                 return Ok(());
@@ -121,8 +114,26 @@ impl<T, M: Mode<T>> Core<T, M> {
             if fresh || self.slots() >= self.limit {
                 return Err(self.full());
             }
+            // A trim under way has taken the free slots out of the buckets, and brings nearly all back. A
+            // page made meanwhile would not be needed and seldom be free as a whole again, so with every
+            // pass there would be more.
+            self.trim.wait();
+            if self.take_near(shard, home) {
+                return Ok(());
+            }
             self.add_page(home)?;
         }
+    }
+
+    /// Loads the empty magazine of a shard from its own bucket `home`, or from one that has plenty.
+    fn take_near(&self, shard: &Shard<T, M>, home: usize) -> bool {
+        if self.take_chunk(shard, &self.buckets[home]) {
+            return true;
+        }
+        // The first of the others is the next one, so that not all look into the same.
+        let others = (1..self.buckets.len()).map(|step| (home + step) % self.buckets.len());
+        let mut plenty = others.map(|at| &*self.buckets[at]).filter(|b| b.free() >= Self::PLENTY);
+        plenty.any(|bucket| self.take_chunk(shard, bucket))
     }
 
     /// Loads the empty magazine of a shard from any bucket.

@@ -141,6 +141,41 @@ fn a_steady_stream_needs_no_more_memory() {
     );
 }
 
+/// A page made while a trim has the free slots in its hands would be one too many, and with every trim there
+/// would be more: few are ever free as a whole again.
+#[test]
+fn who_inserts_during_a_trim_waits_for_the_slots_and_makes_no_page() {
+    let (domain, participant, slab) = world::<u64>(0);
+    let guard = participant.pin();
+    let slots = 2 * Slot::<u64>::PER_PAGE as u64;
+    let keys: Vec<Key> = (0..slots).map(|at| slab.insert(at, &guard)).collect();
+    keys.iter().for_each(|key| assert!(slab.remove(*key, &guard)));
+    drop(guard);
+    settle(&participant);
+    let before = slab.stats();
+    assert_eq!((before.pages, before.fresh), (2, 0));
+
+    let core = &*slab.table.core;
+    let inserts = || slab.insert(7, &domain.register().pin());
+    // As a trim does it.
+    let turn = core.trim.begin().expect("nobody else trims");
+    let mut taken = core.buckets[0].take_all();
+    std::thread::scope(|scope| {
+        let inserted = scope.spawn(inserts);
+        // Time to make a page; whoever waits for us does not need it.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(slab.stats().pages, before.pages);
+        while let Some(chunk) = taken {
+            // SAFETY: rule T3: taken out above.
+            taken = unsafe { chunk.as_ref() }.next.take();
+            assert!(core.buckets[0].put(chunk).is_none(), "a chunk of slots is kept");
+        }
+        drop(turn);
+        inserted.join().expect("no panic");
+    });
+    assert_eq!(slab.stats().pages, before.pages);
+}
+
 #[test]
 fn a_guard_of_another_domain_is_refused() {
     let (_domain, participant, slab) = world::<u64>(0);

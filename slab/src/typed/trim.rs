@@ -62,7 +62,7 @@ impl Trim {
         drop(self.turn.lock());
     }
 
-    fn begin(&self) -> Option<MutexGuard<'_, ()>> {
+    pub(super) fn begin(&self) -> Option<MutexGuard<'_, ()>> {
         // Nothing panics under the lock. Another thread at it does as well.
         self.turn.try_lock().ok()
     }
