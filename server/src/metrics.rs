@@ -142,7 +142,7 @@ const GAUGES: [GaugeRow; 12] = [
 /// Series of each slab, labelled by its name.
 type SlabRow = (&'static str, Unit, &'static str, fn(&Stats) -> u64);
 
-const SLABS: [SlabRow; 5] = [
+const SLABS: [SlabRow; 6] = [
     ("flagstone_server_slab_values", Unit::Count, "Values in the slab.", |s| s.len as u64),
     ("flagstone_server_slab_slots", Unit::Count, "Slots of the slab, in use or free.", |s| {
         s.slots as u64
@@ -153,6 +153,9 @@ const SLABS: [SlabRow; 5] = [
         "Values removed from the slab that somebody may still be reading.",
         |s| s.pending,
     ),
+    ("flagstone_server_slab_free", Unit::Count, "Slots that are free, in buckets.", |s| {
+        s.free as u64
+    }),
     ("flagstone_server_slab_pages", Unit::Count, "Pages of the slab.", |s| s.pages as u64),
     ("flagstone_server_slab_bytes", Unit::Bytes, "Bytes of the slab's pages.", |s| s.bytes as u64),
 ];
