@@ -1,11 +1,14 @@
 //! Moves of large blocks over backings that move, cannot move, or fail half way.
+#![allow(clippy::disallowed_types, reason = "loom does not run this file")]
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use flagstone_slab::Heap;
-use flagstone_slab::port::{Backing, OsPages, Remapped};
+use flagstone_slab::port::{Backing, OsPages, Remapped, System, Tracing};
 
 const MIB: usize = 1 << 20;
 
@@ -16,6 +19,35 @@ enum Mood {
     Unable,
     /// Takes the target away and then refuses, as kernels may.
     Failing,
+}
+
+/// Mappings that go back as a whole or not at all, and nobody may ask it to move any: the heap takes the
+/// records of what moves out of its books, and could take what lies beside it for a mapping.
+struct Whole(System);
+
+// SAFETY: all memory comes from `System`, and goes back there.
+unsafe impl Backing for Whole {
+    fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+        self.0.map(bytes, align)
+    }
+
+    unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's contract.
+        unsafe { self.0.unmap(start, bytes) }
+    }
+
+    unsafe fn purge(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's contract.
+        unsafe { self.0.purge(start, bytes) }
+    }
+
+    unsafe fn remap(&self, _: NonNull<u8>, _: usize, _: NonNull<u8>, _: usize) -> Remapped {
+        panic!("asked to move a part of a mapping");
+    }
+
+    fn can_split(&self) -> bool {
+        false
+    }
 }
 
 /// Pages of the system, and a record of what happened to requests for moves.
@@ -82,6 +114,15 @@ unsafe impl Backing for Moody {
     }
 }
 
+/// Sets a flag when it goes, in a panic as well.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, 16).unwrap()
 }
@@ -121,6 +162,39 @@ fn grow_in_turn(mood: Mood) -> Vec<Remapped> {
     }
     let backing = heap.into_backing();
     backing.asked.into_inner().unwrap()
+}
+
+/// A block grows while another thread gives back what lies free beside it in the same mapping.
+// requirement: D5, G8
+#[test]
+fn a_mapping_that_is_whole_or_nothing_stays_while_a_block_of_it_grows() {
+    let rest = (4 << 20) - 640 * 1024;
+    for _ in 0..if cfg!(miri) { 1 } else { 40 } {
+        let tracing = Tracing::new(Whole(System::SYSTEM));
+        let heap = Heap::builder().decay(Duration::ZERO).backing(tracing).build();
+        let heap = heap.unwrap_or_else(|error| panic!("{:?}", error.failure));
+        let grown = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !grown.load(Ordering::Relaxed) {
+                    heap.purge();
+                }
+            });
+            let _end = SetAtEnd(&grown);
+            let block = heap.alloc(layout(600_000));
+            let beside = heap.alloc(layout(rest));
+            // SAFETY: each block has the layout that is given, and is freed once.
+            unsafe {
+                heap.dealloc(beside, layout(rest));
+                block.write_bytes(7, 600_000);
+                let block = heap.realloc(block, layout(600_000), layout(5_000_000));
+                let held = std::slice::from_raw_parts(block.as_ptr(), 600_000);
+                assert!(held.iter().all(|&byte| byte == 7));
+                heap.dealloc(block, layout(5_000_000));
+            }
+        });
+        heap.into_backing().assert_nothing_outstanding();
+    }
 }
 
 // requirement: D5

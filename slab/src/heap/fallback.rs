@@ -421,6 +421,11 @@ impl Fallback {
         let now = os::coarse_millis();
         if !tier.space.wants_records_to_add() {
             tier.space.set_splits(means.backing.can_split());
+            if !means.backing.can_split() {
+                // What moves is in no record meanwhile. A free range beside it would look like a mapping
+                // of its own, and be given back as one.
+                tier.moves = Moves::No;
+            }
             tier.space.add(start, span, origin, now);
             poison::close(base.as_ptr(), span);
             let taken = tier.space.take(bytes, align, place);
