@@ -174,6 +174,50 @@ fn without_shards_the_buckets_serve_and_without_memory_for_them_too() {
     assert_eq!(few.snapshot().shards.len() + missing, 1000);
 }
 
+/// A bucket's slab has free blocks in chains when the last linked one goes: it has more to give.
+#[test]
+fn what_others_freed_to_a_buckets_slab_is_used_before_a_fresh_slab() {
+    let heap = Heap::builder().class_table(ClassTable::new(&[1024]).unwrap()).shards(1);
+    let heap = traced(heap);
+    let heap: &Heap = &heap;
+    let slab_of = |block: &NonNull<u8>| block.addr().get() >> 16;
+    thread::scope(|scope| {
+        let (to_owner, blocks) = mpsc::channel::<Vec<Sent>>();
+        let (done, freed) = mpsc::channel();
+        let (leased, ready) = mpsc::channel();
+        scope.spawn(move || {
+            // The one shard is this thread's.
+            let own = heap.alloc(layout(8));
+            leased.send(()).unwrap();
+            for blocks in blocks {
+                for block in blocks {
+                    // SAFETY: sent to be freed.
+                    unsafe { heap.dealloc(block.0, layout(1024)) };
+                }
+                flagstone_slab::thread::flush();
+                done.send(()).unwrap();
+            }
+            // SAFETY: allocated above.
+            unsafe { heap.dealloc(own, layout(8)) };
+        });
+        ready.recv().unwrap();
+        let mut kept: Vec<_> = (0..63).map(|_| heap.alloc(layout(1024))).collect();
+        let slab = slab_of(&kept[0]);
+        assert!(kept.iter().all(|block| slab_of(block) == slab), "one slab, all but full");
+        to_owner.send(kept.drain(1..).map(Sent).collect()).unwrap();
+        freed.recv().unwrap();
+        kept.extend((0..10).map(|_| heap.alloc(layout(1024))));
+        assert!(
+            kept.iter().all(|block| slab_of(block) == slab),
+            "a slab with 60 free blocks is full"
+        );
+        for block in kept {
+            // SAFETY: allocated above, not sent.
+            unsafe { heap.dealloc(block, layout(1024)) };
+        }
+    });
+}
+
 #[test]
 fn a_thread_that_ends_after_the_heap_is_gone_does_no_harm() {
     let (backing, heap) = with_backing();

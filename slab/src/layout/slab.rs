@@ -158,7 +158,7 @@ impl Slab {
 
     /// Whether no block can be had: every one is out.
     pub(crate) fn is_full(&self) -> bool {
-        self.free().is_empty() && self.linked.get() == self.capacity.get() && self.purged.get() == 0
+        self.back() == 0 && self.linked.get() == self.capacity.get() && self.purged.get() == 0
     }
 
     /// Blocks that fit.
