@@ -422,8 +422,7 @@ impl Fallback {
         if !tier.space.wants_records_to_add() {
             tier.space.set_splits(means.backing.can_split());
             if !means.backing.can_split() {
-                // What moves is in no record meanwhile. A free range beside it would look like a mapping
-                // of its own, and be given back as one.
+                // Rule E3: a free range beside what moves would pass for a mapping of its own.
                 tier.moves = Moves::No;
             }
             tier.space.add(start, span, origin, now);

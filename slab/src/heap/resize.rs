@@ -2,8 +2,8 @@
 //!
 //! Owns the choice. What a block really is, is asked of the segment map and not concluded from its
 //! layout: a block may hold more than its layout's class after a shrink that stayed, or be aligned
-//! more strictly than its layout says by now. But it never holds less than its layout's class: who finds
-//! that old and new layout have one class leaves the block where it is and looks no further.
+//! more strictly than its layout says by now. But it never holds less than its layout's class (rule S4):
+//! who finds that old and new layout have one class leaves the block where it is and looks no further.
 
 use std::alloc::Layout;
 use std::ptr::{self, NonNull};
