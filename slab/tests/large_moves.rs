@@ -197,6 +197,33 @@ fn a_mapping_that_is_whole_or_nothing_stays_while_a_block_of_it_grows() {
     }
 }
 
+/// Used and unused parts of such a mapping go back together.
+// requirement: D5
+#[test]
+fn a_mapping_that_is_whole_or_nothing_goes_back_once_nothing_of_it_is_in_use() {
+    let heap = Heap::builder().decay(Duration::ZERO).backing(Whole(System::SYSTEM)).build();
+    let heap = heap.unwrap_or_else(|error| panic!("{:?}", error.failure));
+    let large = |mib| layout(mib * MIB);
+    for (mib, two) in [(1, false), (7, false), (1, true), (4, true), (7, true)] {
+        let block = heap.alloc(large(mib));
+        let beside = two.then(|| heap.alloc(large(1)));
+        let held = || heap.held_bytes().expect("counted") as usize;
+        assert!(held() >= mib * MIB);
+        // SAFETY: allocated above, with these layouts.
+        unsafe {
+            heap.dealloc(block, large(mib));
+            if let Some(beside) = beside {
+                heap.purge();
+                heap.dealloc(beside, large(1));
+            }
+        }
+        // The first may only be told that pages cannot be taken back one by one.
+        heap.purge();
+        heap.purge();
+        assert!(held() < MIB, "{} held of {mib} MiB, beside another: {two}", held());
+    }
+}
+
 // requirement: D5
 #[test]
 fn a_backing_that_cannot_move_is_asked_once_and_the_bytes_are_copied() {

@@ -532,12 +532,12 @@ impl Fallback {
         }
         let mut tier = self.tier.lock(means.threshold);
         let now = os::coarse_millis();
+        tier.space.set_purgeable(decayed.refused_bytes == 0);
         for (job, done) in jobs[..count].iter().zip(purged) {
             if let Some(node) = job.purged {
                 tier.space.settle(node, done, now);
             }
         }
-        tier.space.set_purgeable(decayed.refused_bytes == 0);
         self.counts.purged_bytes.add(decayed.bytes);
         self.publish(&tier);
         decayed

@@ -472,22 +472,27 @@ impl Space {
         (before.end() == node.start() && may_join(node, before)).then_some(before)
     }
 
-    /// Makes a range free and joins it with its neighbours of the same state.
-    fn give(&mut self, node: Node, state: State, now: u32) {
+    /// Makes a range free and joins it with its neighbours of the same state; of any state where nothing but
+    /// whole mappings can go back, so that they do.
+    fn give(&mut self, node: Node, mut state: State, now: u32) {
         node.since.set(now);
         let mut whole = node;
-        if let Some(before) = self.free_before(node)
-            && before.state() == state
-        {
-            self.unlist(before);
+        let any = !self.splits && !self.purgeable;
+        let joins = |free: &Node, state| any || free.state() == state;
+        let before = self.free_before(node).filter(|before| joins(before, state));
+        let after = self.free_after(node).filter(|after| joins(after, state));
+        for free in [before, after].into_iter().flatten() {
+            if free.state() == State::Dirty {
+                state = State::Dirty;
+            }
+            self.unlist(free);
+        }
+        if let Some(before) = before {
             before.since.set(mean_since(before, node, now));
             self.merge(before, node);
             whole = before;
         }
-        if let Some(after) = self.free_after(whole)
-            && after.state() == state
-        {
-            self.unlist(after);
+        if let Some(after) = after {
             whole.since.set(mean_since(whole, after, now));
             self.merge(whole, after);
         }
